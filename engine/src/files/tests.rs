@@ -1,0 +1,242 @@
+use super::capture::inode_of;
+use super::*;
+use crate::image::{Contents, ImageSink, ImageSource};
+use crate::inventory::Inventory;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// What a store would hold.
+#[derive(Debug, Clone, Default)]
+struct Memory {
+    streams: BTreeMap<Contents, BTreeMap<u64, Vec<u8>>>,
+    unchanged: usize,
+    parent: BTreeMap<Contents, BTreeMap<u64, Vec<u8>>>,
+}
+
+impl ImageSink for Memory {
+    fn inventory(&mut self, _: &Inventory) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn bytes(&mut self, of: Contents, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.streams.entry(of).or_default().insert(at, bytes.to_vec());
+        Ok(())
+    }
+
+    fn restart(&mut self, of: Contents) -> io::Result<()> {
+        self.streams.remove(&of);
+        Ok(())
+    }
+
+    fn unchanged(&mut self, of: Contents, _: Range<u64>) -> io::Result<()> {
+        self.unchanged += 1;
+        let before = self.parent.get(&of).cloned().unwrap_or_default();
+        self.streams.insert(of, before);
+        Ok(())
+    }
+}
+
+impl ImageSource for Memory {
+    fn inventory(&self) -> io::Result<Inventory> {
+        Ok(Inventory::default())
+    }
+
+    fn bytes(
+        &self,
+        of: Contents,
+        visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let runs = self.streams.get(&of).into_iter().flatten();
+        runs.into_iter().try_for_each(|(at, bytes)| visit(*at, bytes))
+    }
+}
+
+struct Place {
+    folder: TempDir,
+    selection: Selection,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tracked = folder.path().join("tracked");
+        fs::create_dir(&tracked).unwrap();
+        Self { folder, selection: Selection { tracked: vec![tracked], spared: Vec::new() } }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("tracked").join(name)
+    }
+
+    fn capture(&self, previous: &Files, memory: &mut Memory) -> Captured {
+        let mut capture = Capture::new(&self.selection, previous);
+        capture.read_ahead(&BTreeSet::new(), memory).unwrap();
+        capture.finish(&BTreeSet::new(), memory).unwrap()
+    }
+
+    fn roll_back(&self, files: &Files, memory: &Memory, time: &str) -> Summary {
+        let undone = self.folder.path().join("undone").join(time);
+        let how = RollBack { undone, ..RollBack::default() };
+        roll_back(files, memory, &how).unwrap()
+    }
+
+    /// Everything there is, with contents, modes and modification times.
+    fn snapshot(&self) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
+        fn walk(path: &Path, found: &mut BTreeMap<PathBuf, (u32, i64, Vec<u8>)>) {
+            let meta = fs::symlink_metadata(path).unwrap();
+            let contents = if meta.is_symlink() {
+                fs::read_link(path).unwrap().into_os_string().into_encoded_bytes()
+            } else if meta.is_file() {
+                fs::read(path).unwrap()
+            } else {
+                Vec::new()
+            };
+            let times = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+            found.insert(path.to_owned(), (meta.mode(), times, contents));
+            if meta.is_dir() {
+                fs::read_dir(path).unwrap().for_each(|child| walk(&child.unwrap().path(), found));
+            }
+        }
+        let mut found = BTreeMap::new();
+        walk(&self.folder.path().join("tracked"), &mut found);
+        found
+    }
+}
+
+fn settle() {
+    std::thread::sleep(std::time::Duration::from_millis(30));
+}
+
+#[test]
+fn a_tree_goes_back_to_what_it_was() {
+    let place = Place::new();
+    fs::write(place.path("kept"), "as it was").unwrap();
+    fs::write(place.path("grown"), "one\n").unwrap();
+    fs::write(place.path("old name"), "renamed").unwrap();
+    fs::write(place.path("deleted"), "gone").unwrap();
+    fs::create_dir(place.path("dir")).unwrap();
+    fs::write(place.path("dir/inside"), "in").unwrap();
+    fs::hard_link(place.path("kept"), place.path("other name of kept")).unwrap();
+    symlink("kept", place.path("link")).unwrap();
+    fs::set_permissions(place.path("grown"), fs::Permissions::from_mode(0o440)).unwrap();
+    let mut memory = Memory::default();
+    let captured = place.capture(&Files::default(), &mut memory);
+    assert_eq!(captured.notes, Vec::<String>::new());
+    let before = place.snapshot();
+
+    fs::write(place.path("grown"), "one\ntwo\n").unwrap();
+    fs::rename(place.path("old name"), place.path("new name")).unwrap();
+    fs::remove_file(place.path("deleted")).unwrap();
+    fs::remove_dir_all(place.path("dir")).unwrap();
+    fs::write(place.path("dir"), "now a file").unwrap();
+    fs::remove_file(place.path("link")).unwrap();
+    symlink("elsewhere", place.path("link")).unwrap();
+    fs::create_dir(place.path("new dir")).unwrap();
+    fs::write(place.path("new dir/x"), "x").unwrap();
+    fs::write(place.path("replacement"), "replaced").unwrap();
+    fs::rename(place.path("replacement"), place.path("kept")).unwrap();
+
+    let summary = place.roll_back(&captured.files, &memory, "1");
+    assert_eq!(place.snapshot(), before);
+    let names = (inode_of(&place.path("kept")), inode_of(&place.path("other name of kept")));
+    assert_eq!(names.0, names.1, "names of one file are one file again");
+    let undone = summary.undone.unwrap();
+    let kept = |name: &str| {
+        let path = place.path(name);
+        fs::read_to_string(undone.join(path.strip_prefix("/").unwrap())).unwrap()
+    };
+    assert_eq!((kept("grown").as_str(), kept("new dir/x").as_str()), ("one\ntwo\n", "x"));
+    assert_eq!(kept("kept"), "replaced");
+}
+
+#[test]
+fn what_is_as_it_was_is_neither_read_nor_written() {
+    let place = Place::new();
+    fs::write(place.path("a"), "a").unwrap();
+    settle();
+    let mut memory = Memory::default();
+    let first = place.capture(&Files::default(), &mut memory);
+    assert_eq!((first.bytes, memory.unchanged), (1, 0));
+    let mut child = Memory { parent: memory.streams.clone(), ..Memory::default() };
+    let second = place.capture(&first.files, &mut child);
+    assert_eq!((second.bytes, child.unchanged), (0, 1));
+    assert_eq!(second.files, first.files);
+    let summary = place.roll_back(&second.files, &child, "1");
+    assert_eq!(summary, Summary::default());
+}
+
+#[test]
+fn a_file_just_written_is_read_again_in_the_pause() {
+    // Two writes within one tick of the clock can leave the same times: what was read ahead must not
+    // be believed then.
+    let place = Place::new();
+    let mut memory = Memory::default();
+    let previous = Files::default();
+    let mut capture = Capture::new(&place.selection, &previous);
+    fs::write(place.path("a"), "one").unwrap();
+    capture.read_ahead(&BTreeSet::new(), &mut memory).unwrap();
+    fs::write(place.path("a"), "two").unwrap();
+    let captured = capture.finish(&BTreeSet::new(), &mut memory).unwrap();
+    fs::write(place.path("a"), "three").unwrap();
+    place.roll_back(&captured.files, &memory, "1");
+    assert_eq!(fs::read_to_string(place.path("a")).unwrap(), "two");
+}
+
+#[test]
+fn what_others_are_writing_is_left_alone_and_said() {
+    let place = Place::new();
+    fs::write(place.path("a"), "then").unwrap();
+    let mut memory = Memory::default();
+    let captured = place.capture(&Files::default(), &mut memory);
+    fs::write(place.path("a"), "now").unwrap();
+    let how = RollBack { held: [place.path("a")].into(), ..RollBack::default() };
+    let summary = roll_back(&captured.files, &memory, &how).unwrap();
+    assert_eq!(summary.held, [place.path("a")]);
+    assert_eq!(fs::read_to_string(place.path("a")).unwrap(), "now");
+}
+
+#[test]
+fn only_the_last_three_roll_backs_are_kept() {
+    let place = Place::new();
+    fs::write(place.path("a"), "0").unwrap();
+    let mut memory = Memory::default();
+    let captured = place.capture(&Files::default(), &mut memory);
+    for time in 1..=5 {
+        fs::write(place.path("a"), time.to_string()).unwrap();
+        place.roll_back(&captured.files, &memory, &time.to_string());
+    }
+    let left = fs::read_dir(place.folder.path().join("undone")).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["3", "4", "5"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever becomes of a sparse file, it comes back byte for byte.
+    #[test]
+    fn contents_come_back(
+        then in prop::collection::vec((0u64..300_000, prop::collection::vec(any::<u8>(), 1..9000)), 0..6),
+        now in prop::collection::vec((0u64..300_000, prop::collection::vec(any::<u8>(), 1..9000)), 0..6),
+        length in 0u64..400_000,
+    ) {
+        use std::os::unix::fs::FileExt;
+        let place = Place::new();
+        let file = fs::File::create(place.path("a")).unwrap();
+        then.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+        let before = fs::read(place.path("a")).unwrap();
+        let mut memory = Memory::default();
+        let captured = place.capture(&Files::default(), &mut memory);
+        now.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+        file.set_len(length).unwrap();
+        place.roll_back(&captured.files, &memory, "1");
+        prop_assert_eq!(fs::read(place.path("a")).unwrap(), before);
+    }
+}
