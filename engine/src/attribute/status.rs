@@ -2,10 +2,21 @@
 //! exactly elsewhere (`fs/proc/array.c`, `fs/proc/task_mmu.c`).
 use crate::procfs::Fields;
 
-/// By exact name.
+/// By exact name. What an attribute claims of a process is of no interest in its threads' files.
 const KNOWN: &[&str] = &[
     "Name", // The name attribute reads it from inside, without escapes.
     "State",
+    "Umask",
+    "Uid",
+    "Gid",
+    "Groups",
+    "Seccomp",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "x86_Thread_features",
     "Tgid",
     "Ngid",
     "Pid",
@@ -60,8 +71,8 @@ mod tests {
 
     #[test]
     fn only_what_nobody_knows_is_left() {
-        let mut status = Fields::parse("Name:\tx\nVmRSS:\t1 kB\nFuture:\t7\nUmask:\t0022\n");
+        let mut status = Fields::parse("Name:\tx\nVmRSS:\t1 kB\nFuture:\t7\n");
         claim_the_rest(&mut status);
-        assert_eq!(status.leftover().collect::<Vec<_>>(), ["Future", "Umask"]);
+        assert_eq!(status.leftover().collect::<Vec<_>>(), ["Future"]);
     }
 }

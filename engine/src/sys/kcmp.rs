@@ -1,0 +1,43 @@
+//! kcmp(2): whether two tasks share a kernel object, and an order among those that differ.
+use std::cmp::Ordering;
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use nix::{Result, libc};
+
+use crate::inventory::Pid;
+
+/// `enum kcmp_type` of `include/uapi/linux/kcmp.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shared {
+    /// `KCMP_VM`: the address space.
+    Space = 1,
+    /// `KCMP_FILES`: the table of descriptors.
+    Table = 2,
+    /// `KCMP_FS`: working directory, root, umask.
+    Fs = 3,
+    /// `KCMP_SIGHAND`: signal actions.
+    Actions = 4,
+}
+
+const KCMP_FILE: i32 = 0;
+
+/// Compares what two tasks have of one kind. The order is the kernel's own, and means nothing.
+pub(crate) fn shared(what: Shared, one: Pid, other: Pid) -> Result<Ordering> {
+    kcmp(one, other, what as i32, 0, 0)
+}
+
+/// Compares the open files behind a descriptor of each of two processes.
+pub(crate) fn files((one, a): (Pid, RawFd), (other, b): (Pid, RawFd)) -> Result<Ordering> {
+    kcmp(one, other, KCMP_FILE, a, b)
+}
+
+fn kcmp(one: Pid, other: Pid, what: i32, a: RawFd, b: RawFd) -> Result<Ordering> {
+    // SAFETY: the call takes numbers only, and changes nothing.
+    match Errno::result(unsafe { libc::syscall(libc::SYS_kcmp, one.0, other.0, what, a, b) })? {
+        0 => Ok(Ordering::Equal),
+        1 => Ok(Ordering::Less),
+        2 => Ok(Ordering::Greater),
+        _ => Err(Errno::EBADMSG),
+    }
+}
