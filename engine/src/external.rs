@@ -1,28 +1,27 @@
-//! What a tree shares with its supervisor, which is outside: its standard streams.
+//! What the supervisor holds outside the tree, and gives again at a restore: the far ends of a
+//! workload's standard streams.
 //!
-//! A pipe or terminal with its other end outside the tree is an obstacle, unless the supervisor says
-//! that this end is its own: it drains the output before a snapshot and remembers how far the input
-//! was given, so there is nothing to save but the name. After a restore the supervisor has a new
-//! pipe or terminal under the same name, and that takes the old one's place.
-//!
-//! - *Checkpoint*: `fd` is any descriptor of ours of the same object. A pipe or a terminal matches by
-//!   inode (both ends of a pipe have one inode; for a terminal `fd` is a slave of our own opening,
-//!   whatever other open files of that slave the tree has); a regular file matches only if it is the
-//!   same *open file* (kcmp), for other openings of that file are the tree's own.
-//! - *Restore*: `fd` is the tree's side: a pipe's end, a slave, the very open file that the shells
-//!   outside share. Where the image names a key that is not given, the object has to stand on its
-//!   own: a regular file is opened by its path; a pipe or terminal is refused.
-//!
-//! Flags and positions of open files are the tree's and are saved as ever. A terminal's settings are
-//! part of the state too; what was typed and not yet read is not.
+//! Whatever of the tree refers to such an object is recorded under its key, in place of the object's
+//! own kind: nothing of it is read, and that its other end is held outside is no obstacle.
 use std::os::fd::OwnedFd;
 
-/// One object that the supervisor holds the other end of.
+/// The kind of such objects in images.
+pub const NAME: &str = "external";
+
+/// One such thing.
 #[derive(Debug)]
 pub struct External {
-    /// Its name in the image: `stdio/0`, `stdio/1`, `stdio/2`, or `stdio/tty`, which may stand for all
-    /// three.
+    /// Stable between checkpoint and restore, e.g. `stdio/0`.
     pub key: String,
-    /// See above: ours at a checkpoint, the tree's at a restore.
+    /// At a checkpoint: the supervisor's own descriptor of the workload's end (or the pty slave).
+    /// At a restore: the new one to plant.
     pub fd: OwnedFd,
+}
+
+/// What is recorded of one.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct State {
+    /// [`External::key`].
+    #[prost(string, tag = "1")]
+    pub key: String,
 }
