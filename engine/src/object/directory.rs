@@ -1,0 +1,44 @@
+//! Directories: by name; one that was removed while held is made, opened and removed again.
+//!
+//! Where getdents(2) stands is the open file's position, a cookie of the file system's own.
+use std::os::fd::OwnedFd;
+
+use nix::libc::S_IFDIR;
+
+use super::file::is_kept;
+use super::named::{self, Causes, Named, make_directory};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use crate::error::{Cause, Result};
+
+pub(super) struct Directory;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct State {
+    #[prost(message, required, tag = "1")]
+    named: Named,
+}
+
+const NAMES: Causes = named::causes!("directory");
+
+impl Object for Directory {
+    const NAME: &'static str = "directory";
+    const CAUSES: &'static [Cause] = &[NAMES.hidden, NAMES.renamed, NAMES.missing];
+    type State = State;
+
+    fn claims(seen: &Evidence) -> Option<Claim> {
+        let claim = Claim { identity: Identity::Inode(seen.inode), end: named::end(seen) };
+        (seen.is(S_IFDIR) && is_kept(seen)).then_some(claim)
+    }
+
+    fn collect(with: &mut Collect<'_>) -> Result<State> {
+        Ok(State { named: Named::collect(with, &NAMES)? })
+    }
+
+    fn check(state: &State, with: &Check) -> Vec<Missing> {
+        state.named.check(S_IFDIR, with, &NAMES)
+    }
+
+    fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
+        state.named.build(&NAMES, make_directory, |_| Ok(()))
+    }
+}

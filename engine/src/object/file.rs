@@ -1,0 +1,188 @@
+//! Regular files: by name, with what is needed to notice that somebody changed them; contents and all
+//! where no name is left.
+//!
+//! What the tree may write to is captured and rolled back by [`crate::files`]; here such a file is
+//! only opened, after that. A file that is only read, or mapped, must still be what it was: same size
+//! and time, or the same build ID. Links: `fs/d_path.c`.
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::libc::{S_IFREG, major};
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
+
+use super::named::{self, Causes, Named, reopen};
+use super::{
+    Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object, build_id,
+};
+use crate::error::{Cause, Result, kernel, kernel_io};
+use crate::inventory::ObjectRecord;
+
+pub(super) struct Regular;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct State {
+    #[prost(message, required, tag = "1")]
+    named: Named,
+    #[prost(uint64, tag = "2")]
+    size: u64,
+    /// Seconds and nanoseconds of `st_mtime`.
+    #[prost(int64, tag = "3")]
+    modified: i64,
+    #[prost(int64, tag = "4")]
+    modified_nanos: i64,
+    /// Of an ELF file that is only read.
+    #[prost(bytes = "vec", tag = "5")]
+    build_id: Vec<u8>,
+    /// Some open file or mapping may write to it.
+    #[prost(bool, tag = "6")]
+    written: bool,
+    /// Which inode it was, for those who look at it before the tree runs on; zero without a name.
+    #[prost(uint64, tag = "7")]
+    device: u64,
+    #[prost(uint64, tag = "8")]
+    inode: u64,
+}
+
+/// A regular file that has a name, as [`crate::files`] wants to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    /// Names under which it can be found; at least one.
+    pub paths: Vec<String>,
+    /// Which inode it was.
+    pub inode: Inode,
+    /// Some open file or mapping of the tree may write to it.
+    pub written: bool,
+}
+
+/// What `record` says, if it is of a regular file that has a name.
+#[must_use]
+pub fn named_file(record: &ObjectRecord) -> Option<NamedFile> {
+    if record.kind != Regular::NAME {
+        return None;
+    }
+    let state = <State as prost::Message>::decode(record.state.as_slice()).ok()?;
+    let paths: Vec<_> = state.named.living().map(str::to_owned).collect();
+    let inode = Inode { device: state.device, number: state.inode };
+    (!paths.is_empty()).then_some(NamedFile { paths, inode, written: state.written })
+}
+
+const NAMES: Causes = named::causes!("file");
+const CHANGED: Cause = Cause {
+    code: "file:changed",
+    reason: "it is not what it was when the snapshot was taken",
+    remedy: "put the old version back, or take it as it is with --accept-changed",
+};
+
+/// File systems without a block device that keep what is written to them
+/// (`include/uapi/linux/magic.h`): tmpfs, ramfs, overlayfs, btrfs, NFS, SMB 1 to 3, FUSE (virtiofs
+/// too), 9p, ZFS, Ceph, bcachefs, hugetlbfs, eCryptfs, AFS, JFFS2, UBIFS. Everything else without a
+/// device is made up by the kernel as one looks at it.
+const KEEPING: &[i64] = &[
+    0x0102_1994,
+    0x8584_58f6,
+    0x794c_7630,
+    0x9123_683e,
+    0x6969,
+    0x517b,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x6573_5546,
+    0x0102_1997,
+    0x2fc1_2fc1,
+    0x00c3_6400,
+    0xca45_1a4e,
+    0x9584_58f6,
+    0xf15f,
+    0x6b41_4653,
+    0x72b6,
+    0x2405_1905,
+];
+
+/// Whether what is seen lives on a file system that keeps things, rather than one like /proc.
+pub(super) fn is_kept(seen: &Evidence) -> bool {
+    let anonymous = major(seen.inode.device) == 0;
+    seen.has_path() && !seen.shm && (!anonymous || KEEPING.contains(&seen.filesystem))
+}
+
+impl Object for Regular {
+    const NAME: &'static str = "file";
+    const CAUSES: &'static [Cause] = &[NAMES.hidden, NAMES.renamed, NAMES.missing, CHANGED];
+    type State = State;
+
+    fn claims(seen: &Evidence) -> Option<Claim> {
+        let claim = Claim { identity: Identity::Inode(seen.inode), end: named::end(seen) };
+        (seen.is(S_IFREG) && is_kept(seen)).then_some(claim)
+    }
+
+    fn collect(with: &mut Collect<'_>) -> Result<State> {
+        let named = Named::collect(with, &NAMES)?;
+        let Some((_, any)) = with.files.first() else { return Ok(State::default()) };
+        let stat = fstat(any).map_err(kernel("fstat"))?;
+        let written = with.files.iter().map(|(_, fd)| may_write(fd.as_fd()));
+        let written = written.collect::<Result<Vec<_>>>()?.contains(&true);
+        let mut state = State { named, written, ..sized(&stat) };
+        if state.named.is_gone() {
+            with.keep_file(reopen(any.as_fd(), OFlag::O_RDONLY)?);
+        } else {
+            (state.device, state.inode) = (stat.st_dev, stat.st_ino);
+            if !written {
+                state.build_id = build_id::of(&File::from(reopen(any.as_fd(), OFlag::O_RDONLY)?));
+            }
+        }
+        Ok(state)
+    }
+
+    fn check(state: &State, with: &Check) -> Vec<Missing> {
+        let mut missing = state.named.check(S_IFREG, with, &NAMES);
+        let trusted = state.written || with.rolled_back || with.accept_changed;
+        let living = state.named.living().next().filter(|_| missing.is_empty() && !trusted);
+        if let Some(path) = living.filter(|path| !state.is_still(path)) {
+            missing.push(Missing { object: path.to_owned(), cause: CHANGED });
+        }
+        missing
+    }
+
+    fn build(state: &State, with: &mut Build<'_>) -> Result<Ends> {
+        state.named.build(&NAMES, make, |made| {
+            let file = File::from(reopen(made, OFlag::O_RDWR)?);
+            file.set_len(state.size).map_err(kernel_io("ftruncate"))?;
+            with.fill(file.as_fd())
+        })
+    }
+}
+
+impl State {
+    /// Whether the file at `path` is what was seen, as far as one can tell without reading it.
+    fn is_still(&self, path: &str) -> bool {
+        let Ok(now) = stat(path) else { return false };
+        let now = sized(&now);
+        let key = |state: &Self| (state.size, state.modified, state.modified_nanos);
+        let same_build = || {
+            let id = File::open(path).map(|file| build_id::of(&file)).unwrap_or_default();
+            !id.is_empty() && id == self.build_id
+        };
+        key(&now) == key(self) || (now.size == self.size && same_build())
+    }
+}
+
+fn sized(stat: &FileStat) -> State {
+    State {
+        size: stat.st_size.unsigned_abs(),
+        modified: stat.st_mtime,
+        modified_nanos: stat.st_mtime_nsec,
+        ..State::default()
+    }
+}
+
+fn may_write(fd: BorrowedFd<'_>) -> Result<bool> {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(kernel("fcntl"))?;
+    let flags = OFlag::from_bits_retain(flags);
+    Ok(!flags.contains(OFlag::O_PATH) && flags & OFlag::O_ACCMODE != OFlag::O_RDONLY)
+}
+
+fn make(path: &Path) -> nix::Result<()> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(drop::<OwnedFd>)
+}
