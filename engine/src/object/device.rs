@@ -80,3 +80,27 @@ impl Object for Device {
         state.named.build(&NAMES, |_| Err(Errno::EPERM), |_| Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::Bench;
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn the_harmless_ones_are_opened_again() {
+        for name in ["null", "zero", "full", "random", "urandom"] {
+            let file = File::open(format!("/dev/{name}")).unwrap();
+            let (state, _) = Bench::default().round_trip::<Device>(&[file.into()]);
+            assert_eq!(Device::check(&state, &Check::default()), []);
+        }
+    }
+
+    #[test]
+    fn another_device_under_the_name_is_noticed() {
+        let file = File::open("/dev/null").unwrap();
+        let state = Bench::default().collect::<Device>(&[file.into()]);
+        let state = State { minor: 5, ..state };
+        assert_eq!(Device::check(&state, &Check::default())[0].cause.code, "device:missing");
+    }
+}

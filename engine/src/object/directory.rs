@@ -1,8 +1,6 @@
 //! Directories: by name; one that was removed while held is made, opened and removed again.
 //!
 //! Where getdents(2) stands is the open file's position, a cookie of the file system's own.
-use std::os::fd::OwnedFd;
-
 use nix::libc::S_IFDIR;
 
 use super::file::is_kept;
@@ -40,5 +38,26 @@ impl Object for Directory {
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.named.build(&NAMES, make_directory, |_| Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::Bench;
+    use super::*;
+    use std::fs::{self, File};
+
+    #[test]
+    fn round_trips_of_one_that_lives_and_one_that_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("a/b");
+        fs::create_dir_all(&gone).unwrap();
+        let [lives, gone] = [dir.path(), &gone].map(|path| File::open(path).unwrap().into());
+        fs::remove_dir_all(dir.path().join("a")).unwrap();
+        let (state, _) = Bench::default().round_trip::<Directory>(&[lives]);
+        assert!(!state.named.is_gone());
+        let (state, _) = Bench::default().round_trip::<Directory>(&[gone]);
+        assert!(state.named.is_gone());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

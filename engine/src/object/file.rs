@@ -47,25 +47,22 @@ pub(super) struct State {
 
 /// A regular file that has a name, as [`crate::files`] wants to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedFile {
+pub(super) struct NamedFile {
     /// Names under which it can be found; at least one.
-    pub paths: Vec<String>,
+    pub(super) paths: Vec<String>,
     /// Which inode it was.
-    pub inode: Inode,
-    /// Some open file or mapping of the tree may write to it.
-    pub written: bool,
+    pub(super) inode: Inode,
 }
 
 /// What `record` says, if it is of a regular file that has a name.
-#[must_use]
-pub fn named_file(record: &ObjectRecord) -> Option<NamedFile> {
+pub(super) fn named_file(record: &ObjectRecord) -> Option<NamedFile> {
     if record.kind != Regular::NAME {
         return None;
     }
     let state = <State as prost::Message>::decode(record.state.as_slice()).ok()?;
     let paths: Vec<_> = state.named.living().map(str::to_owned).collect();
     let inode = Inode { device: state.device, number: state.inode };
-    (!paths.is_empty()).then_some(NamedFile { paths, inode, written: state.written })
+    (!paths.is_empty()).then_some(NamedFile { paths, inode })
 }
 
 const NAMES: Causes = named::causes!("file");
@@ -185,4 +182,105 @@ fn may_write(fd: BorrowedFd<'_>) -> Result<bool> {
 fn make(path: &Path) -> nix::Result<()> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(drop::<OwnedFd>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::Bench;
+    use super::*;
+    use std::fs;
+    use std::io::{Seek, SeekFrom, Write};
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    fn ours(path: &Path) -> File {
+        let mut file = File::options().read(true).append(true).create(true).open(path).unwrap();
+        file.write_all(b"hello").unwrap();
+        file.seek(SeekFrom::Start(2)).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_named_file_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x (deleted)");
+        let file = ours(&path);
+        let reader = File::open(&path).unwrap();
+        let (state, opened) = Bench::default().round_trip::<Regular>(&[file.into(), reader.into()]);
+        assert!(state.written && !state.named.is_gone());
+        assert_eq!(File::from(opened[0].try_clone().unwrap()).stream_position().unwrap(), 2);
+        let seen = Regular::check(&state, &Check::default());
+        assert_eq!(seen, [], "what may be written is rolled back, not compared");
+        fs::remove_file(&path).unwrap();
+        let seen = Regular::check(&state, &Check::default());
+        assert_eq!(seen[0].cause.code, "file:missing");
+    }
+
+    #[test]
+    fn a_file_that_is_read_must_be_what_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        fs::write(&path, "one").unwrap();
+        let state = Bench::default().collect::<Regular>(&[File::open(&path).unwrap().into()]);
+        assert_eq!(Regular::check(&state, &Check::default()), []);
+        fs::write(&path, "other").unwrap();
+        let seen = Regular::check(&state, &Check::default());
+        assert_eq!(seen[0].cause.code, "file:changed");
+        let accepted = Check { accept_changed: true, ..Check::default() };
+        assert_eq!(Regular::check(&state, &accepted), []);
+    }
+
+    /// Two names, two open files, both names removed and their directory with them; another file has
+    /// one of the names by now. It is one file still, with its holes.
+    #[test]
+    fn a_deleted_file_stays_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sub, other) = (dir.path().join("sub"), dir.path().join("other"));
+        fs::create_dir(&sub).unwrap();
+        let first = ours(&sub.join("x"));
+        fs::hard_link(sub.join("x"), &other).unwrap();
+        let second = File::options().write(true).open(&other).unwrap();
+        second.write_all_at(b"end", 1 << 20).unwrap();
+        fs::remove_dir_all(&sub).unwrap();
+        fs::remove_file(&other).unwrap();
+        let files = [first.into(), second.into()];
+        let (state, opened) = Bench::default().round_trip::<Regular>(&files);
+        assert!(state.named.is_gone() && !sub.exists() && !other.exists());
+        let stats: Vec<_> = opened.iter().map(|fd| fstat(fd).unwrap()).collect();
+        assert_eq!(stats[0].st_ino, stats[1].st_ino);
+        assert_eq!((stats[0].st_nlink, stats[0].st_size), (0, (1 << 20) + 3));
+        assert!(stats[0].st_blocks < 64, "holes stay holes");
+
+        fs::write(&other, "a newcomer").unwrap();
+        let mut bench = Bench::default();
+        let state = bench.collect::<Regular>(&files);
+        let built = bench.open(&bench.build::<Regular>(&state));
+        let mut head = [0; 5];
+        File::from(built[0].try_clone().unwrap()).read_exact_at(&mut head, 0).unwrap();
+        assert_eq!(&head, b"hello");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "a newcomer");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left lying about");
+    }
+
+    #[test]
+    fn a_name_that_is_gone_while_another_lives_is_linked_for_a_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (gone, lives) = (dir.path().join("gone"), dir.path().join("lives"));
+        let file = ours(&gone);
+        fs::hard_link(&gone, &lives).unwrap();
+        fs::remove_file(&gone).unwrap();
+        let (_, opened) = Bench::default().round_trip::<Regular>(&[file.into()]);
+        let inode = fs::metadata(&lives).unwrap().ino();
+        assert_eq!(fstat(&opened[0]).unwrap().st_ino, inode);
+        assert_eq!(fs::metadata(&lives).unwrap().nlink(), 1);
+    }
+
+    #[test]
+    fn a_file_without_a_name_from_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR;
+        let file = File::from(open(dir.path(), flags, Mode::S_IRUSR).unwrap());
+        file.write_all_at(b"x", 0).unwrap();
+        let (state, _) = Bench::default().round_trip::<Regular>(&[file.into()]);
+        assert!(state.named.is_gone());
+    }
 }
