@@ -1,0 +1,33 @@
+//! Dump and undump of each subject: it finds itself as it was, and so does who looks from outside.
+
+use tests::{Lab, trial};
+
+/// A subject goes through dump and undump, three times over: what a restore leaves behind must be
+/// as savable as the original.
+fn three_times(lab: &Lab, file: &str, args: &[&str]) {
+    let program = lab.start_subject(file, args);
+    for round in 0..3 {
+        lab.round_trip(&program, &format!("images{round}"));
+    }
+    program.check();
+}
+
+trial!(threads, 60, |lab| three_times(lab, "threads.c", &[]));
+trial!(timeouts, 60, |lab| three_times(lab, "timeouts.c", &["0"]));
+trial!(pending, 60, |lab| three_times(lab, "pending.c", &[]));
+trial!(memory, 60, |lab| three_times(lab, "memory.c", &["64"]));
+trial!(some_processes, 60, |lab| three_times(lab, "many_processes.c", &["30"]));
+trial!(some_areas, 60, |lab| three_times(lab, "many_areas.c", &["500"]));
+trial!(some_descriptors, 60, |lab| three_times(lab, "many_descriptors.c", &["300"]));
+
+trial!(leaving_it_running, 60, |lab| {
+    let program = lab.start_subject("threads.c", &[]);
+    let pid = program.pid().to_string();
+    for round in 0..3 {
+        let images = format!("images{round}");
+        lab.snapd().call(&["dump", "--leave-running", "--pid", &pid, "--images", &images]).ok();
+    }
+    program.kill();
+    lab.undump(&program, "images2");
+    program.check();
+});
