@@ -37,6 +37,7 @@ pub struct Program {
 }
 
 impl Program {
+    #[expect(clippy::zombie_processes, reason = "waited for by PID: see `ending`")]
     pub(crate) fn start<S: AsRef<str>>(folder: &Path, command: &[S]) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,405 @@
+//! The rules of style that a program can check, over the sources as text.
+//!
+//! Where rustc and clippy hold a rule (lints of the workspace), it is not repeated here. Offenders
+//! are all named at once: `FILE:LINE: what is wrong`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The crates whose sources are product, not test.
+const CRATES: &[&str] = &["engine", "store", "policies", "supervisor", "cli"];
+
+/// Modules of `engine/src/object/` that are no kinds.
+const NOT_KINDS: &[&str] = &["bench", "context", "evidence"];
+
+/// A source file.
+struct Source {
+    /// Relative to the workspace.
+    path: String,
+    lines: Vec<String>,
+    /// The line from which on it is `#[cfg(test)] mod tests`; all is product before.
+    tests_from: usize,
+}
+
+impl Source {
+    fn read(root: &Path, path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        let lines: Vec<String> = text.lines().map(String::from).collect();
+        let tests_from = (0..lines.len())
+            .find(|&at| {
+                let next = lines.get(at + 1).map_or("", |line| line.trim_start());
+                lines[at].starts_with("#[cfg(test)]")
+                    && next.starts_with("mod ")
+                    && next.ends_with('{')
+            })
+            .unwrap_or(lines.len());
+        let path = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        Self { path, lines, tests_from }
+    }
+
+    fn stem(&self) -> &str {
+        Path::new(&self.path).file_stem().and_then(|stem| stem.to_str()).unwrap()
+    }
+
+    /// Whether all of it is compiled for tests only: a module beside what it tests.
+    fn is_test(&self) -> bool {
+        self.stem() == "tests"
+            || self.path.contains("/tests/")
+            || self.stem() == "bench"
+            || self.stem() == "here"
+    }
+
+    /// Lines of product code without comments and strings, with their numbers.
+    fn code(&self) -> impl Iterator<Item = (usize, String)> {
+        self.lines[..self.tests_from]
+            .iter()
+            .enumerate()
+            .map(|(at, line)| (at + 1, without_words(line)))
+    }
+
+    /// The numbers of code lines where `pattern` stands.
+    fn offences(&self, pattern: &str, wrong: &str) -> Vec<String> {
+        let found = self.code().filter(|(_, line)| line.contains(pattern));
+        found.map(|(at, _)| format!("{}:{at}: {wrong}", self.path)).collect()
+    }
+}
+
+/// A line without what is in quotes or after `//`. Strings over several lines are not known here.
+fn without_words(line: &str) -> String {
+    let mut code = String::new();
+    let mut quoted = false;
+    let mut chars = line.chars().peekable();
+    while let Some(one) = chars.next() {
+        match one {
+            '\\' if quoted => drop(chars.next()),
+            '\'' if !quoted && chars.peek() == Some(&'"') => drop(chars.nth(1)),
+            '"' => quoted = !quoted,
+            '/' if !quoted && chars.peek() == Some(&'/') => break,
+            _ if quoted => {}
+            _ => code.push(one),
+        }
+    }
+    code
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn sources(krate: &str) -> Vec<Source> {
+    let root = root();
+    let mut files = Vec::new();
+    gather(&root.join(krate).join("src"), &mut files);
+    assert!(!files.is_empty(), "{krate} has no sources: has it moved?");
+    files.iter().map(|path| Source::read(&root, path)).collect()
+}
+
+fn product() -> Vec<Source> {
+    CRATES.iter().flat_map(|krate| sources(krate)).filter(|source| !source.is_test()).collect()
+}
+
+fn gather(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            gather(&path, files);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+}
+
+#[track_caller]
+fn none(rule: &str, offenders: &[String]) {
+    assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
+}
+
+#[test]
+fn unsafe_stays_in_its_two_folders() {
+    let inside = |path: &str| {
+        ["engine/src/sys/", "engine/src/arch/"].iter().any(|folder| path.starts_with(folder))
+            || ["engine/src/sys.rs", "engine/src/arch.rs"].contains(&path)
+    };
+    let outside = product().into_iter().filter(|source| !inside(&source.path));
+    let offenders: Vec<String> = outside
+        .flat_map(|source| {
+            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "allow(unsafe_code)"]
+                .iter()
+                .flat_map(|pattern| source.offences(pattern, "unsafe"))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    none("unsafe is for engine/src/sys and engine/src/arch", &offenders);
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    let mut offenders = Vec::new();
+    for source in sources("engine") {
+        for (at, _) in source
+            .code()
+            .filter(|(_, line)| line.contains("unsafe {") || line.contains("unsafe impl"))
+        {
+            // The comment may stand before the statement that the block is part of.
+            let above = &source.lines[at.saturating_sub(12)..at];
+            if !above.iter().any(|line| line.contains("SAFETY:")) {
+                offenders.push(format!("{}:{at}: no SAFETY comment", source.path));
+            }
+        }
+    }
+    none("an unsafe block discharges its obligations in words", &offenders);
+}
+
+#[test]
+fn libraries_do_not_panic() {
+    let patterns =
+        [".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!(", "unreachable!("];
+    let offenders: Vec<String> = product()
+        .iter()
+        .flat_map(|source| {
+            patterns
+                .iter()
+                .flat_map(|pattern| source.offences(pattern, pattern))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    none("what cannot be is made unrepresentable, or an Error", &offenders);
+}
+
+#[test]
+fn files_stay_short() {
+    let long = product().into_iter().filter(|source| source.tests_from > 600);
+    let offenders: Vec<String> =
+        long.map(|source| format!("{}: {} lines", source.path, source.tests_from)).collect();
+    none("at most 600 lines without tests", &offenders);
+}
+
+#[test]
+fn functions_stay_short() {
+    let offenders: Vec<String> = product().iter().flat_map(long_functions).collect();
+    none("at most 70 lines in a function", &offenders);
+}
+
+/// Functions end at the brace that is indented like their first line: rustfmt sees to that.
+fn long_functions(source: &Source) -> Vec<String> {
+    let lines = &source.lines[..source.tests_from];
+    let mut long = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line) else { continue };
+        let indent = line.len() - line.trim_start().len();
+        let end = format!("{}}}", " ".repeat(indent));
+        let length =
+            lines[at..].iter().position(|line| *line == end).map_or(1, |length| length + 1);
+        let one_line = line.trim_end().ends_with('}') || line.trim_end().ends_with(';');
+        if !one_line && length > 70 {
+            long.push(format!("{}:{}: {name} has {length} lines", source.path, at + 1));
+        }
+    }
+    long
+}
+
+fn function_name(line: &str) -> Option<&str> {
+    let words =
+        ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe ", "extern \"C\" "];
+    let mut rest = line.trim_start();
+    while let Some(word) = words.iter().find(|word| rest.starts_with(**word)) {
+        rest = &rest[word.len()..];
+    }
+    rest.strip_prefix("fn ")?.split(['(', '<']).next()
+}
+
+#[test]
+fn only_arch_knows_the_machine() {
+    let elsewhere =
+        product().into_iter().filter(|source| !source.path.starts_with("engine/src/arch"));
+    let offenders: Vec<String> =
+        elsewhere.flat_map(|source| source.offences("target_arch", "cfg(target_arch)")).collect();
+    none("what depends on the machine is in engine/src/arch", &offenders);
+}
+
+#[test]
+fn only_the_cli_prints() {
+    let mut offenders = Vec::new();
+    for krate in CRATES.iter().filter(|krate| **krate != "cli") {
+        for source in sources(krate).iter().filter(|source| !source.is_test()) {
+            for pattern in ["println!(", "print!(", "eprintln!(", "eprint!("] {
+                offenders.extend(source.offences(pattern, pattern));
+            }
+        }
+    }
+    none("libraries return or trace, the cli prints", &offenders);
+}
+
+#[test]
+fn no_async_outside_the_supervisor() {
+    let offenders: Vec<String> = ["engine", "store", "policies"]
+        .iter()
+        .flat_map(|krate| sources(krate))
+        .flat_map(|source| {
+            [source.offences("async fn", "async"), source.offences("tokio::", "tokio")].concat()
+        })
+        .collect();
+    none("ptrace obeys one thread, and decisions need no runtime", &offenders);
+}
+
+#[test]
+fn decisions_touch_nothing() {
+    let pure = sources("policies").into_iter().chain(
+        sources("engine").into_iter().filter(|source| source.path.starts_with("engine/src/plan")),
+    );
+    let patterns =
+        ["std::fs", "SystemTime::now", "Instant::now", "Utc::now", "Local::now", "nix::", "tokio"];
+    let offenders: Vec<String> = pure
+        .flat_map(|source| {
+            patterns
+                .iter()
+                .flat_map(|pattern| source.offences(pattern, pattern))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    none("policies and plan import neither files, clocks nor nix", &offenders);
+}
+
+#[test]
+fn every_module_opens_with_prose() {
+    let all = product().into_iter().chain(sources("tests"));
+    let offenders: Vec<String> = all
+        .filter(|source| !source.lines.first().is_some_and(|line| line.starts_with("//! ")))
+        .map(|source| source.path)
+        .collect();
+    none("a reader learns at once what a file is", &offenders);
+}
+
+#[test]
+fn notes_to_self_have_an_issue() {
+    let mut offenders = Vec::new();
+    for source in product().iter().chain(sources("tests").iter()) {
+        for (at, line) in source.lines.iter().enumerate() {
+            for word in ["TODO", "FIXME", "XXX"] {
+                if line.split(|one: char| !one.is_alphanumeric()).any(|one| one == word)
+                    && !line.contains('#')
+                {
+                    offenders.push(format!("{}:{}: {word}", source.path, at + 1));
+                }
+            }
+        }
+    }
+    none("what is to be done is an issue", &offenders);
+}
+
+/// Kinds are files of `engine/src/object/`, lines of its table, subjects, and rows of SUPPORT.md.
+#[test]
+fn every_kind_is_listed_tried_and_documented() {
+    let table = fs::read_to_string(root().join("engine/src/object.rs")).unwrap();
+    let support = fs::read_to_string(root().join("SUPPORT.md")).unwrap_or_default();
+    let support = support.to_lowercase().replace(['-', ' '], "_");
+    let mut offenders = Vec::new();
+    for source in sources("engine") {
+        let direct =
+            source.path.strip_prefix("engine/src/object/").is_some_and(|rest| !rest.contains('/'));
+        let kind = source.stem();
+        if !direct
+            || NOT_KINDS.contains(&kind)
+            || !source.lines.iter().any(|line| line.starts_with("impl Object for"))
+        {
+            continue;
+        }
+        if !table.contains(&format!("kind::<{kind}::")) {
+            offenders.push(format!("{}: not in KINDS", source.path));
+        }
+        if !support.contains(kind) {
+            offenders.push(format!("{}: `{kind}` is not in SUPPORT.md", source.path));
+        }
+        if !root().join(format!("tests/subjects/{kind}.c")).exists() {
+            offenders.push(format!("{}: no subject tests/subjects/{kind}.c", source.path));
+        }
+    }
+    none("one kind, one file, one line, one subject, one row", &offenders);
+}
+
+/// Dependencies point one way; engine and store do not know each other, policies know nobody.
+#[test]
+fn dependencies_go_one_way() {
+    let allowed = BTreeMap::from([
+        ("engine", vec![]),
+        ("store", vec![]),
+        ("policies", vec![]),
+        ("supervisor", vec!["engine", "store", "policies"]),
+        ("cli", vec!["supervisor", "engine", "store", "policies"]),
+    ]);
+    let mut offenders = Vec::new();
+    for (krate, allowed) in allowed {
+        let manifest = fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap();
+        for other in CRATES.iter().filter(|other| **other != krate && !allowed.contains(other)) {
+            if manifest.lines().any(|line| {
+                line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} "))
+            }) {
+                offenders.push(format!("{krate} depends on {other}"));
+            }
+        }
+    }
+    none("cli, supervisor, then engine, store and policies", &offenders);
+}
+
+/// What cargo-deny would say of licences and sources, by the lists of deny.toml.
+#[test]
+fn dependencies_are_free_and_from_the_registry() {
+    let deny = fs::read_to_string(root().join("deny.toml")).unwrap();
+    let list = deny.lines().find_map(|line| line.strip_prefix("allow = [")).unwrap();
+    let allowed: BTreeSet<&str> =
+        list.trim_end_matches(']').split(',').map(|one| one.trim().trim_matches('"')).collect();
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--offline",
+            "--filter-platform=x86_64-unknown-linux-gnu",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut offenders = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let license = package["license"].as_str().unwrap_or("none");
+        if !permitted(license, &allowed) {
+            offenders.push(format!("{name}: {license}"));
+        }
+        if package["source"].as_str().is_some_and(|source| !source.starts_with("registry+")) {
+            offenders.push(format!("{name}: from {}", package["source"]));
+        }
+    }
+    none("dependencies' licences and sources are those of deny.toml", &offenders);
+}
+
+/// Whether an SPDX expression holds with the licences allowed; `A/B` is the old way to write OR.
+fn permitted(expression: &str, allowed: &BTreeSet<&str>) -> bool {
+    let expression = expression.replace('/', " OR ").replace(['(', ')'], "");
+    // Precedent only for `(A OR B) AND C` and `A AND B`: each part has an allowed alternative.
+    expression
+        .split(" AND ")
+        .all(|part| part.split(" OR ").any(|license| allowed.contains(license.trim())))
+}
+
+#[test]
+fn licence_expressions_are_understood() {
+    let allowed = BTreeSet::from(["MIT", "Zlib"]);
+    for good in ["MIT", "GPL-3.0 OR MIT", "Unlicense/MIT", "(MIT OR X) AND Zlib"] {
+        assert!(permitted(good, &allowed), "{good}");
+    }
+    for bad in ["none", "GPL-3.0", "MIT AND GPL-3.0", "GPL-3.0 OR LGPL-3.0"] {
+        assert!(!permitted(bad, &allowed), "{bad}");
+    }
+}
+
+#[test]
+fn words_and_comments_are_not_code() {
+    assert_eq!(without_words(r#"let a = "unsafe { }"; // .unwrap()"#), "let a = ; ");
+    assert_eq!(without_words(r#"a('"', b) "\" x" c"#), "a(, b)  c");
+}
