@@ -1,0 +1,123 @@
+//! Calls that the kernel remembers the caller of: `SO_PEERCRED` names who called socketpair(2),
+//! connect(2) or listen(2), and as whom. So they are made inside that process, as that user.
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc::{
+    self, SOL_SOCKET, SYS_close, SYS_pidfd_getfd, SYS_pidfd_open, SYS_setgroups, SYS_setresgid,
+    SYS_setresuid,
+};
+use nix::unistd::{getegid, geteuid, getgroups};
+
+use super::super::{Build, Collect};
+use crate::error::{Error, Result, kernel};
+use crate::inventory::Pid;
+use crate::remote::{Arg, Batch, RemoteFd, Reply};
+use crate::sys::net;
+
+/// `SO_PEERGROUPS` of `include/uapi/asm-generic/socket.h`, since 4.13.
+const SO_PEERGROUPS: i32 = 59;
+
+/// Who did it, and as whom.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Maker {
+    #[prost(int32, tag = "1")]
+    pub(crate) pid: i32,
+    #[prost(uint32, tag = "2")]
+    uid: u32,
+    #[prost(uint32, tag = "3")]
+    gid: u32,
+    #[prost(uint32, repeated, tag = "4")]
+    groups: Vec<u32>,
+}
+
+impl Maker {
+    /// `SO_PEERCRED`; `None` if nothing is remembered. One who is gone is stood in for by the holder.
+    pub(crate) fn of(fd: BorrowedFd<'_>, with: &Collect<'_>) -> Result<Option<Self>> {
+        let told = net::get(fd, SOL_SOCKET, libc::SO_PEERCRED, 12).map_err(kernel("getsockopt"))?;
+        let words: Vec<_> =
+            told.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word)).collect();
+        let [pid, uid, gid] = words[..] else { return Ok(None) };
+        if uid == u32::MAX {
+            return Ok(None);
+        }
+        let pid = with.tree.member(pid.cast_signed()).unwrap_or(with.holder).0;
+        let groups = net::get(fd, SOL_SOCKET, SO_PEERGROUPS, 4 << 16).unwrap_or_default();
+        let groups = groups.as_chunks().0.iter().map(|gid| u32::from_ne_bytes(*gid)).collect();
+        Ok(Some(Self { pid, uid, gid, groups }))
+    }
+
+    /// Makes one call there, as that user; a blank goes on with our credentials.
+    pub(crate) fn call<const N: usize>(
+        &self,
+        with: &mut Build<'_>,
+        name: &'static str,
+        number: i64,
+        args: [Arg; N],
+    ) -> Result<Reply> {
+        let ours = getgroups().map_err(kernel("getgroups"))?;
+        let ours: Vec<u32> = ours.into_iter().map(nix::unistd::Gid::as_raw).collect();
+        let privileged = geteuid().is_root();
+        let mut batch = Batch::default();
+        if privileged {
+            become_user(&mut batch, &self.groups, self.gid, self.uid, false);
+        }
+        batch.call(name, number, args);
+        if privileged {
+            become_user(&mut batch, &ours, getegid().as_raw(), geteuid().as_raw(), true);
+        }
+        let replies = with.makers.maker(Pid(self.pid))?.perform(&batch)?;
+        replies.iter().try_for_each(|reply| reply.value().map(drop))?;
+        let made = replies.into_iter().find(|reply| reply.call == name);
+        made.ok_or_else(|| Error::Record(name.into(), None))
+    }
+
+    /// Has it make a call on one of our sockets.
+    pub(crate) fn call_on(
+        &self,
+        with: &mut Build<'_>,
+        fd: BorrowedFd<'_>,
+        (name, number): (&'static str, i64),
+        [second, third]: [Arg; 2],
+    ) -> Result<()> {
+        let lent = lend(with, Pid(self.pid), fd)?;
+        let done = self.call(with, name, number, [lent.into(), second, third]);
+        take_back(with, Pid(self.pid), lent)?;
+        done.map(drop)
+    }
+}
+
+fn become_user(batch: &mut Batch, groups: &[u32], gid: u32, uid: u32, again: bool) {
+    let list: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+    let count = i64::try_from(groups.len()).unwrap_or(0);
+    let to_user = |batch: &mut Batch| {
+        batch.call("setresuid", SYS_setresuid, [(-1).into(), uid.into(), (-1).into()]);
+    };
+    if again {
+        to_user(batch); // First the user, whose rights the others take.
+    }
+    batch.call("setresgid", SYS_setresgid, [(-1).into(), gid.into(), (-1).into()]);
+    batch.call("setgroups", SYS_setgroups, [count.into(), Arg::In(list)]);
+    if !again {
+        to_user(batch);
+    }
+}
+
+/// Gives a process a duplicate of our descriptor.
+fn lend(with: &mut Build<'_>, to: Pid, fd: BorrowedFd<'_>) -> Result<RemoteFd> {
+    let mut maker = with.makers.maker(to)?;
+    let number = |reply: &[Reply]| -> Result<i64> { reply.first().map_or(Ok(-1), Reply::value) };
+    let mut batch = Batch::default();
+    batch.call("pidfd_open", SYS_pidfd_open, [std::process::id().into(), 0.into()]);
+    let us = number(&maker.perform(&batch)?)?;
+    let mut batch = Batch::default();
+    batch.call("pidfd_getfd", SYS_pidfd_getfd, [us.into(), fd.as_raw_fd().into(), 0.into()]);
+    batch.call("close", SYS_close, [us.into()]);
+    let lent = number(&maker.perform(&batch)?)?;
+    Ok(RemoteFd(i32::try_from(lent).unwrap_or(-1)))
+}
+
+fn take_back(with: &mut Build<'_>, from: Pid, lent: RemoteFd) -> Result<()> {
+    let mut batch = Batch::default();
+    batch.call("close", SYS_close, [lent.into()]);
+    with.makers.maker(from)?.perform(&batch).map(drop)
+}
