@@ -1,1 +1,16 @@
-//! To be written.
+//! The processes that surround a workload.
+//!
+//! A [`keeper`] decides (by the pure [`machine`]) and may die at any time; a [`shim`] holds what the
+//! workload must not lose: its namespaces, its standard streams, its lock; a [`worker`] runs the
+//! engine inside those namespaces. They speak by [`wire`]. [`bridge`] puts the engine's images into
+//! the store; [`client`] is what commands use, so that they only render.
+pub mod definition;
+pub mod error;
+pub mod home;
+pub mod log;
+pub mod machine;
+pub mod shim;
+pub mod spool;
+pub mod wire;
+
+pub use error::{Error, Result};

@@ -1,0 +1,90 @@
+//! Input that is a pipe: from the keeper's original into the spool, from there into the workload's.
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use engine::spawn::waiting;
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::unistd::{read, write};
+
+use super::WINDOW;
+use crate::spool::Spool;
+
+pub(super) struct Input {
+    /// `None` once it has ended, or nobody wants it any more.
+    origin: Option<OwnedFd>,
+    /// Our end of the workload's pipe.
+    feed: Option<OwnedFd>,
+    spool: Spool,
+    fed: u64,
+}
+
+impl Input {
+    pub(super) fn new(origin: OwnedFd, feed: OwnedFd, spool: Spool, fed: u64) -> Self {
+        let origin = (!spool.ended()).then_some(origin);
+        Self { origin, feed: Some(feed), spool, fed }
+    }
+
+    /// Reading ahead is bounded, so that a fast generator waits as it would for the workload.
+    pub(super) fn polled_origin(&self) -> Option<BorrowedFd<'_>> {
+        let ahead = self.spool.end().saturating_sub(self.fed);
+        self.origin.as_ref().filter(|_| ahead < WINDOW as u64).map(AsFd::as_fd)
+    }
+
+    pub(super) fn polled_feed(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let some = self.fed < self.spool.end() || self.spool.ended();
+        let wanted = if some { PollFlags::POLLOUT } else { PollFlags::empty() };
+        self.feed.as_ref().map(|fd| (fd.as_fd(), wanted))
+    }
+
+    pub(super) fn external(&self) -> Option<BorrowedFd<'_>> {
+        self.feed.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Called only when there is something: the original may be a blocking one.
+    pub(super) fn take(&mut self) {
+        let mut room = vec![0; WINDOW / 2];
+        let Some(origin) = &self.origin else { return };
+        let kept = match read(origin, &mut room) {
+            Ok(len @ 1..) => self.spool.append(room.get(..len).unwrap_or_default()),
+            Err(Errno::EAGAIN | Errno::EINTR) => return,
+            Ok(_) | Err(_) => {
+                self.origin = None;
+                self.spool.finish()
+            }
+        };
+        if kept.is_err() {
+            self.origin = None; // Not the end: what cannot be kept must not be lost either.
+        }
+    }
+
+    pub(super) fn feed(&mut self, seen: PollFlags) {
+        let Some(feed) = &self.feed else { return };
+        let mut room = [0; 4096];
+        let given = match self.spool.read(self.fed, &mut room) {
+            _ if seen.contains(PollFlags::POLLERR) => Err(Errno::EPIPE),
+            Ok(0) if self.spool.ended() => Err(Errno::EPIPE),
+            Ok(0) | Err(_) => return,
+            Ok(len) => write(feed, room.get(..len).unwrap_or_default()),
+        };
+        match given {
+            Ok(len) => self.fed += len as u64,
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // Given in full, or nobody reads any more: who generates it should know.
+            Err(_) => (self.feed, self.origin) = (None, None),
+        }
+    }
+
+    /// Where to go on after a restore: what lies unread in the pipe is given again.
+    pub(super) fn read_by_workload(&self) -> u64 {
+        let unread = self.feed.as_ref().and_then(|fd| waiting(fd.as_fd()).ok());
+        self.fed.saturating_sub(unread.unwrap_or(0))
+    }
+
+    pub(super) fn trim(&self, position: u64) {
+        let _ = self.spool.trim(position);
+    }
+
+    pub(super) fn sync(&self) {
+        let _ = self.spool.sync();
+    }
+}

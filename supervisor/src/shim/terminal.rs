@@ -1,0 +1,96 @@
+//! The pseudo-terminal that stands for the standard streams that are terminals.
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use engine::spawn::{WindowSize, open_slave, set_window_size, take_terminal, window_size};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::PollFlags;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, unlockpt};
+use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
+use nix::unistd::{Pid, read, tcgetpgrp, tcsetpgrp, write};
+
+pub(super) struct Terminal {
+    master: PtyMaster,
+    typed: VecDeque<u8>,
+    /// All slaves are closed: nothing to read until one is opened again.
+    hung_up: bool,
+}
+
+impl Terminal {
+    /// A new one, with settings and size of the one it stands for, controlling our session. Also
+    /// its slave.
+    pub(super) fn new(original: BorrowedFd<'_>) -> Result<(Self, OwnedFd), Errno> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let master = posix_openpt(flags)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        fcntl(&master, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+        let slave = open_slave(master.as_fd())?;
+        if let Ok(settings) = tcgetattr(original) {
+            tcsetattr(&slave, SetArg::TCSANOW, &settings)?;
+        }
+        if let Ok(size) = window_size(original) {
+            set_window_size(slave.as_fd(), size)?;
+        }
+        take_terminal(slave.as_fd())?;
+        Ok((Self { master, typed: VecDeque::new(), hung_up: false }, slave))
+    }
+
+    pub(super) fn polled(&self, may_read: bool) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let mut what = PollFlags::empty();
+        what.set(PollFlags::POLLIN, may_read);
+        what.set(PollFlags::POLLOUT, !self.typed.is_empty());
+        (!what.is_empty() && !self.hung_up).then(|| (self.master.as_fd(), what))
+    }
+
+    /// Some of what was written.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        let mut room = [0; 4096];
+        match read(&self.master, &mut room) {
+            Ok(len @ 1..) => room.get(..len).unwrap_or_default().to_vec(),
+            Err(Errno::EAGAIN | Errno::EINTR) => Vec::new(),
+            Ok(_) | Err(_) => {
+                self.hung_up = true;
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn type_in(&mut self, bytes: &[u8]) {
+        self.typed.extend(bytes);
+        self.type_on();
+    }
+
+    /// Passes on as much as the line discipline takes.
+    pub(super) fn type_on(&mut self) {
+        while let (some @ [_, ..], _) = self.typed.as_slices() {
+            match write(&self.master, some) {
+                Ok(len @ 1..) => drop(self.typed.drain(..len)),
+                Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => return,
+                Err(_) => self.typed.clear(),
+            }
+        }
+    }
+
+    pub(super) fn resize(&self, size: WindowSize) -> Result<(), Errno> {
+        set_window_size(self.master.as_fd(), size)
+    }
+
+    /// Another open file of the slave.
+    pub(super) fn slave(&self) -> Result<OwnedFd, Errno> {
+        open_slave(self.master.as_fd())
+    }
+
+    /// Whom `^C` would reach.
+    pub(super) fn foreground(&self) -> Option<Pid> {
+        tcgetpgrp(&self.master).ok().filter(|group| group.as_raw() > 1)
+    }
+
+    /// Puts a group that was brought back into the foreground.
+    pub(super) fn set_foreground(&self, group: Pid) {
+        if let Ok(slave) = self.slave() {
+            let _ = tcsetpgrp(slave, group);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Input from a pipe, kept from the oldest snapshot on, so that it can be given again.
+//!
+//! `DIR/logs/NAME.input` holds the input at its own positions; what will not be needed again is
+//! punched out, so that positions stay and space does not. `NAME.input-end` says that there was an
+//! end.
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FallocateFlags, fallocate};
+
+/// Input kept.
+#[derive(Debug)]
+pub struct Spool {
+    file: File,
+    /// How much has come.
+    end: u64,
+    end_mark: PathBuf,
+    ended: bool,
+}
+
+impl Spool {
+    /// Goes on with what is kept; `fresh`: begins anew.
+    pub fn open(path: &Path, end_mark: &Path, fresh: bool) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(fresh).mode(0o600);
+        let file = file.open(path)?;
+        if fresh && end_mark.exists() {
+            std::fs::remove_file(end_mark)?;
+        }
+        let (end, ended) = (file.metadata()?.len(), end_mark.exists());
+        Ok(Self { file, end, end_mark: end_mark.to_owned(), ended })
+    }
+
+    /// How much has come.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether no more will.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Keeps more.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// That was all.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.ended = true;
+        File::create(&self.end_mark).map(drop)
+    }
+
+    /// Some of what is kept from `position` on.
+    pub fn read(&self, position: u64, room: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(room, position)
+    }
+
+    /// Frees what is before `position`.
+    pub fn trim(&self, position: u64) -> io::Result<()> {
+        let Ok(len @ 1..) = i64::try_from(position.min(self.end)) else { return Ok(()) };
+        let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        Ok(fallocate(&self.file, how, 0, len)?)
+    }
+
+    /// As durable as the snapshot that speaks of it.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_is_kept_at_its_positions() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mark) = (dir.path().join("input"), dir.path().join("end"));
+        let mut spool = Spool::open(&path, &mark, true).unwrap();
+        spool.append(&[7; 10_000]).unwrap();
+        spool.trim(8_192).unwrap();
+        spool.finish().unwrap();
+        let again = Spool::open(&path, &mark, false).unwrap();
+        assert!(again.ended());
+        assert_eq!(again.end(), 10_000);
+        let mut room = [0; 4096];
+        assert_eq!(again.read(8_192, &mut room).unwrap(), 1_808);
+        assert_eq!(room[0], 7);
+        assert_eq!(again.read(0, &mut room).unwrap(), 4096);
+        assert_eq!(room[0], 0);
+        assert!(!Spool::open(&path, &mark, true).unwrap().ended());
+    }
+}

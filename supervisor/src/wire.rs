@@ -1,0 +1,14 @@
+//! What keeper, shim and worker say to each other: protobuf messages, each behind its length.
+//!
+//! A shim outlives the upgrade of everything around it, hence [`VERSION`], which both sides give
+//! first. Descriptors travel beside the first byte of the message that speaks of them.
+mod channel;
+mod frame;
+mod shim;
+
+pub use channel::Channel;
+pub use frame::{FrameError, Frames, MAX_FRAME, encode};
+pub use shim::*;
+
+/// Of the protocol between keeper and shim. A keeper speaks to shims of this version only.
+pub const VERSION: u32 = 1;
