@@ -37,7 +37,7 @@ fn build(how: &str, source: &Path, path: &Path) {
     command.args(words).arg("-o").arg(&draft).arg(source);
     // Libraries come last on a C compiler's command line; Go takes none.
     if tool != "go" {
-        command.args(["-pthread", "-lrt"]);
+        command.args(["-pthread", "-lrt", "-lutil"]);
     }
     command
         .env("GOCACHE", target().join("go-cache"))

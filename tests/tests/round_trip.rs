@@ -20,6 +20,22 @@ trial!(some_processes, 60, |lab| three_times(lab, "many_processes.c", &["30"]));
 trial!(some_areas, 60, |lab| three_times(lab, "many_areas.c", &["500"]));
 trial!(some_descriptors, 60, |lab| three_times(lab, "many_descriptors.c", &["300"]));
 
+trial!(areas, 60, |lab| three_times(lab, "areas.c", &[]));
+trial!(tree, 60, |lab| three_times(lab, "tree.c", &[]));
+trial!(pipe, 60, |lab| three_times(lab, "pipe.c", &[]));
+trial!(fifo, 60, |lab| three_times(lab, "fifo.c", &[]));
+trial!(file, 60, |lab| three_times(lab, "file.c", &[]));
+trial!(directory, 60, |lab| three_times(lab, "directory.c", &[]));
+trial!(device, 60, |lab| three_times(lab, "device.c", &[]));
+trial!(eventfd, 60, |lab| three_times(lab, "eventfd.c", &[]));
+trial!(epoll, 60, |lab| three_times(lab, "epoll.c", &[]));
+trial!(timerfd, 60, |lab| three_times(lab, "timerfd.c", &[]));
+trial!(signalfd, 60, |lab| three_times(lab, "signalfd.c", &[]));
+trial!(memfd, 60, |lab| three_times(lab, "memfd.c", &[]));
+trial!(unix_pair, 60, |lab| three_times(lab, "unix_pair.c", &[]));
+trial!(sockets, 60, |lab| three_times(lab, "sockets.c", &[]));
+trial!(terminal, 60, |lab| three_times(lab, "terminal.c", &[]));
+
 trial!(leaving_it_running, 60, |lab| {
     let program = lab.start_subject("threads.c", &[]);
     let pid = program.pid().to_string();
