@@ -100,7 +100,7 @@ const KEEPING: &[i64] = &[
 /// Whether what is seen lives on a file system that keeps things, rather than one like /proc.
 pub(super) fn is_kept(seen: &Evidence) -> bool {
     let anonymous = major(seen.inode.device) == 0;
-    seen.has_path() && !seen.shm && (!anonymous || KEEPING.contains(&seen.filesystem))
+    seen.has_path() && !seen.is_memory() && (!anonymous || KEEPING.contains(&seen.filesystem))
 }
 
 impl Object for Regular {

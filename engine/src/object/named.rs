@@ -159,11 +159,16 @@ impl Named {
             ends.push((End(name.end), file));
         }
         scaffold.remove()?;
-        if let (Some(attributes), Some((_, file))) = (&self.attributes, ends.first()) {
+        if let (true, Some((_, file))) = (self.is_gone(), ends.first()) {
             fill(file.as_fd())?;
-            attributes.apply(file.as_fd())?;
+            self.put_back(file.as_fd())?;
         }
         Ok(Ends::many(ends))
+    }
+
+    /// Owner, permissions and times of what was made anew.
+    pub(super) fn put_back(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.attributes.as_ref().map_or(Ok(()), |attributes| attributes.apply(fd))
     }
 }
 

@@ -1,0 +1,111 @@
+//! Files and directories of /proc: opened again by name, once the processes they tell of exist.
+//!
+//! What they show is made up as it is read, so there is nothing to keep but the position. One of a
+//! process outside the tree would be somebody else's at the restore.
+use nix::libc::{S_IFDIR, S_IFREG};
+
+use super::named::{self, Causes, Named};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use crate::error::{Cause, Result};
+
+pub(super) struct ProcFile;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct State {
+    #[prost(message, required, tag = "1")]
+    named: Named,
+}
+
+const NAMES: Causes = named::causes!("proc_file");
+const STRANGER: Cause = Cause {
+    code: "proc_file:stranger",
+    reason: "it tells of a process outside the tree, or of one that has ended",
+    remedy: "have the program close it",
+};
+const THREAD: Cause = Cause {
+    code: "proc_file:thread",
+    reason: "it tells of a thread, which is not there yet when files are opened again",
+    remedy: "have the program close it",
+};
+
+/// `PROC_SUPER_MAGIC` of `include/uapi/linux/magic.h`.
+const PROC: i64 = 0x9fa0;
+
+impl Object for ProcFile {
+    const NAME: &'static str = "proc_file";
+    const CAUSES: &'static [Cause] =
+        &[NAMES.hidden, NAMES.renamed, NAMES.missing, STRANGER, THREAD];
+    type State = State;
+
+    fn claims(seen: &Evidence) -> Option<Claim> {
+        let ours = seen.filesystem == PROC && (seen.is(S_IFREG) || seen.is(S_IFDIR));
+        let claim = Claim { identity: Identity::Inode(seen.inode), end: named::end(seen) };
+        (ours && seen.has_path()).then_some(claim)
+    }
+
+    fn collect(with: &mut Collect<'_>) -> Result<State> {
+        let named = Named::collect(with, &NAMES)?;
+        if named.is_gone() {
+            with.obstacle(&STRANGER);
+        }
+        let whose: Vec<_> = named.living().filter_map(owner).collect();
+        for (pid, thread) in whose {
+            if with.tree.member(pid).is_none() {
+                with.obstacle(&STRANGER);
+            } else if thread.is_some_and(|thread| thread != pid) {
+                with.obstacle(&THREAD);
+            }
+        }
+        Ok(State { named })
+    }
+
+    /// Of members of the tree there is nothing yet.
+    fn check(state: &State, with: &Check) -> Vec<Missing> {
+        let mut missing = state.named.check(S_IFREG, with, &NAMES);
+        let directories = state.named.check(S_IFDIR, with, &NAMES);
+        missing.retain(|lost| directories.contains(lost) && owner(&lost.object).is_none());
+        missing
+    }
+
+    fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
+        state.named.build(&NAMES, |_| Err(nix::errno::Errno::ENOENT), |_| Ok(()))
+    }
+}
+
+/// The process, and the thread, whose file this is.
+fn owner(path: &str) -> Option<(i32, Option<i32>)> {
+    let mut parts = path.strip_prefix("/proc/")?.split('/');
+    let pid = parts.next()?.parse().ok()?;
+    let thread = (parts.next() == Some("task")).then(|| parts.next()?.parse().ok()).flatten();
+    Some((pid, thread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::Bench;
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn round_trips_of_files_and_directories() {
+        for path in ["/proc/meminfo", "/proc/self/maps", "/proc/self/fd", "/proc/sys/kernel"] {
+            let file = File::open(path).unwrap();
+            let (state, _) = Bench::default().round_trip::<ProcFile>(&[file.into()]);
+            assert_eq!(ProcFile::check(&state, &Check::default()), []);
+        }
+    }
+
+    #[test]
+    fn strangers_and_threads_are_obstacles() {
+        assert_eq!(owner("/proc/12/task/13/stat"), Some((12, Some(13))));
+        assert_eq!(owner("/proc/12/task"), Some((12, None)));
+        assert_eq!(owner("/proc/meminfo"), None);
+        let mut bench = Bench::default();
+        bench.collect::<ProcFile>(&[File::open("/proc/1/status").unwrap().into()]);
+        std::thread::spawn(|| File::open("/proc/thread-self/status").unwrap())
+            .join()
+            .map(|file| bench.collect::<ProcFile>(&[file.into()]))
+            .unwrap();
+        assert_eq!(bench.codes(), ["proc_file:stranger", "proc_file:hidden"]);
+    }
+}
