@@ -19,20 +19,21 @@ use std::time::{Duration, Instant};
 
 pub use self::arena::{Crowd, inside};
 pub use self::program::{Ending, Program};
-pub use self::snapd::{Outcome, Running, Snapd};
+pub use self::snapd::{Outcome, Running, Snapd, binary};
 pub use self::view::View;
 
 /// Defines a test that runs inside a lab of its own: its name, the seconds it may take, its body.
 /// With `alone` before the name, no other trial runs at the same time: for those that measure time.
 #[macro_export]
 macro_rules! trial {
-    (alone $name:ident, $seconds:expr, $body:expr) => {
-        $crate::trial!(@ $name, $seconds, $crate::Crowd::Alone, $body);
+    ($(#[$meta:meta])* alone $name:ident, $seconds:expr, $body:expr) => {
+        $crate::trial!(@ $(#[$meta])* $name, $seconds, $crate::Crowd::Alone, $body);
     };
-    ($name:ident, $seconds:expr, $body:expr) => {
-        $crate::trial!(@ $name, $seconds, $crate::Crowd::Shared, $body);
+    ($(#[$meta:meta])* $name:ident, $seconds:expr, $body:expr) => {
+        $crate::trial!(@ $(#[$meta])* $name, $seconds, $crate::Crowd::Shared, $body);
     };
-    (@ $name:ident, $seconds:expr, $crowd:expr, $body:expr) => {
+    (@ $(#[$meta:meta])* $name:ident, $seconds:expr, $crowd:expr, $body:expr) => {
+        $(#[$meta])*
         #[test]
         fn $name() {
             let name = concat!(module_path!(), "::", stringify!($name));
@@ -104,6 +105,29 @@ impl Lab {
         outcome
     }
 
+    /// Likewise, giving back the program.
+    pub fn undumped(&self, program: Program, images: &str) -> Program {
+        self.undump(&program, images);
+        program
+    }
+
+    /// All processes of the trial that run, but the test itself and what is being killed.
+    pub fn processes(&self) -> Vec<i32> {
+        program::reap_strangers();
+        program::everybody()
+    }
+
+    /// Kills all of them.
+    pub fn kill_everything(&self) {
+        for pid in program::everybody() {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        }
+        eventually("the end of everything", Duration::from_secs(10), || {
+            self.processes().is_empty()
+        });
+    }
+
     /// Dump, undump, and the view from outside compared.
     pub fn round_trip(&self, program: &Program, images: &str) {
         let before = View::steady(program.pid());
@@ -132,4 +156,19 @@ pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// All regular files below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder that exists").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
 }

@@ -173,6 +173,14 @@ fn has_pending_kill(pid: i32) -> bool {
         .any(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & (1 << 8) != 0))
 }
 
+/// Every process of this namespace but process 1, whose state is not that of a zombie.
+pub(crate) fn everybody() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").expect("the trial's own /proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| *pid != 1 && state(*pid).is_some_and(|state| !matches!(state, 'Z' | 'X')))
+        .collect()
+}
+
 /// The children of a process, whichever thread started them.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };

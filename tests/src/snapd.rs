@@ -47,7 +47,7 @@ pub struct Outcome {
 }
 
 /// The snapd under test.
-pub(crate) fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("SNAPD_BIN") {
         return PathBuf::from(path);
     }

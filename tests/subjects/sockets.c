@@ -1,4 +1,5 @@
 // cc: gcc -O1 -g -Wall
+// Kinds: unix, tcp, udp, socket
 // Sockets that listen or are not connected: TCP, UDP and Unix, with their addresses and options, and a
 // connection by name inside the tree.
 #include "subject.h"
