@@ -46,10 +46,8 @@ impl Source {
 
     /// Lines of product code without comments and strings, with their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, String)> {
-        self.lines[..self.tests_from]
-            .iter()
-            .enumerate()
-            .map(|(at, line)| (at + 1, without_words(line)))
+        let numbered = self.lines.iter().enumerate().filter(|(at, _)| self.product[*at]);
+        numbered.map(|(at, line)| (at + 1, without_words(line)))
     }
 
     /// The numbers of code lines where `pattern` stands.
