@@ -3,8 +3,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc::{
-    self, SOL_SOCKET, SYS_close, SYS_pidfd_getfd, SYS_pidfd_open, SYS_setgroups, SYS_setresgid,
-    SYS_setresuid,
+    self, SOL_SOCKET, SYS_close, SYS_ioctl, SYS_pidfd_getfd, SYS_pidfd_open, SYS_setgroups,
+    SYS_setresgid, SYS_setresuid,
 };
 use nix::unistd::{getegid, geteuid, getgroups};
 
@@ -120,4 +120,20 @@ fn take_back(with: &mut Build<'_>, from: Pid, lent: RemoteFd) -> Result<()> {
     let mut batch = Batch::default();
     batch.call("close", SYS_close, [lent.into()]);
     with.makers.maker(from)?.perform(&batch).map(drop)
+}
+
+/// Has a process make an ioctl(2) on one of our descriptors.
+pub(crate) fn ioctl(
+    with: &mut Build<'_>,
+    process: Pid,
+    fd: BorrowedFd<'_>,
+    (request, argument): (libc::Ioctl, Arg),
+) -> Result<()> {
+    let lent = lend(with, process, fd)?;
+    let mut batch = Batch::default();
+    let request = i64::try_from(request).unwrap_or_default();
+    batch.call("ioctl", SYS_ioctl, [lent.into(), request.into(), argument]);
+    let replies = with.makers.maker(process)?.perform(&batch)?;
+    take_back(with, process, lent)?;
+    replies.first().map_or(Ok(0), Reply::value).map(drop)
 }

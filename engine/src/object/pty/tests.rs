@@ -1,0 +1,86 @@
+use super::super::bench::Bench;
+use super::*;
+
+fn pty() -> [OwnedFd; 2] {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let master = open("/dev/ptmx", flags, Mode::empty()).unwrap();
+    tty::set(master.as_fd(), tty::TIOCSPTLCK, 0).unwrap();
+    let slave = tty::peer(master.as_fd()).unwrap();
+    [master, slave]
+}
+
+/// The number is only free when the original is gone.
+fn again(ours: Vec<OwnedFd>) -> (State, Bench, Ends) {
+    let mut bench = Bench::default();
+    let state = bench.collect::<Pty>(&ours);
+    assert_eq!(bench.codes(), [""; 0]);
+    drop(ours);
+    let built = bench.build::<Pty>(&state);
+    (state, bench, built)
+}
+
+#[test]
+fn settings_of_both_ends_come_back_under_the_same_number() {
+    let [master, slave] = pty();
+    let mut termios = tty::termios(slave.as_fd()).unwrap();
+    termios[12] ^= 8; // ECHO of c_lflag
+    tty::set_termios(slave.as_fd(), &termios).unwrap();
+    tty::set_window(slave.as_fd(), &[25, 0, 81, 0, 0, 0, 0, 0]).unwrap();
+    tty::set(master.as_fd(), tty::TIOCPKT, 1).unwrap();
+    tty::exclude(slave.as_fd()).unwrap();
+    std::os::unix::fs::fchown(&slave, Some(13333), Some(44444)).unwrap();
+    let (state, bench, built) = again(vec![master, slave]);
+    assert!(state.packet && state.exclusive && state.slave);
+    assert_eq!(state.file[1..], [13333, 44444]);
+    let (_, _) = (bench, &built);
+    let ours: Vec<_> =
+        [MASTER, SLAVE].map(|end| built.get(end).unwrap().try_clone_to_owned().unwrap()).into();
+    assert_eq!(Bench::default().collect::<Pty>(&ours), state);
+}
+
+#[test]
+fn a_slave_that_lost_its_master_has_lost_it_again() {
+    let [master, slave] = pty();
+    drop(master);
+    let (state, _, built) = again(vec![slave]);
+    assert!(state.hung_up);
+    let slave = built.get(SLAVE).unwrap();
+    assert_eq!(tty::get(slave, tty::TIOCGDEV), Err(Errno::EIO));
+    assert_eq!(Bench::default().collect::<Pty>(&[slave.try_clone_to_owned().unwrap()]), state);
+}
+
+#[test]
+fn an_unopened_slave_and_an_abandoned_master_are_told_apart() {
+    for abandoned in [false, true] {
+        let [master, slave] = pty();
+        drop(slave);
+        let master = if abandoned {
+            master
+        } else {
+            let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+            open("/dev/ptmx", flags, Mode::empty()).unwrap()
+        };
+        let (state, _, built) = again(vec![master]);
+        assert_eq!(state.abandoned, abandoned);
+        let master = built.get(MASTER).unwrap();
+        assert_eq!(poll_now(master, POLLHUP), Ok(abandoned));
+    }
+}
+
+#[test]
+fn a_master_outside_and_bytes_under_way_are_obstacles() {
+    let [master, slave] = pty();
+    let mut bench = Bench::default();
+    bench.collect::<Pty>(&[slave.try_clone().unwrap()]);
+    nix::unistd::write(&master, b"line\n").unwrap();
+    bench.collect::<Pty>(&[master, slave]);
+    assert_eq!(bench.codes(), ["pty:outside", "pty:queued"]);
+}
+
+#[test]
+fn fields_of_stat_are_found_behind_any_name() {
+    let text = "7 (a) b (c) S 1 7 7 34816 9 4194304 1 2";
+    assert_eq!(job_of(text), Some((7, 34816, 9)));
+    assert_eq!(index_of(decode(34816)), Some(0));
+    assert_eq!(index_of(decode(34816 + 300 - 256 + (1 << 20))), Some(300));
+}
