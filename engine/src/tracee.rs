@@ -1,13 +1,33 @@
 //! Stopped processes: freezing a tree, borrowing its threads, letting it go.
 //!
 //! The kernel obeys only the thread that attached: nothing here is `Send`.
+mod freeze;
+mod loan;
+mod marshal;
+mod procfs;
+mod reaper;
+mod refuse;
+mod site;
+mod stopped;
+mod walkout;
+
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::inventory::{Life, Pid, Thread, Tid};
-use crate::remote::Caller;
+use nix::errno::Errno;
+
+use self::freeze::{Freezer, alive};
+pub use self::loan::Loan;
+use self::refuse::refused;
+use self::site::Site;
+use crate::arch::RegisterFile;
+use crate::error::{Error, Result, kernel_io};
+use crate::fault;
+use crate::inventory::{Life, Pid, Rseq, Thread, Tid};
+use crate::sys::wait::Change;
+use crate::sys::{ptrace, rseq, wait};
 
 /// One process of a frozen tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,18 +40,51 @@ pub struct Member {
     pub life: Life,
 }
 
+/// One thread that we are attached to.
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    pid: Pid,
+    /// It stands, in a stop for an event.
+    stands: bool,
+    /// The signal by which job control has stopped its process.
+    stopped_by: Option<i32>,
+}
+
+impl Task {
+    fn running(pid: Pid) -> Self {
+        Self { pid, stands: false, stopped_by: None }
+    }
+}
+
 /// A forest whose every thread stands still. It goes on, exactly, when this is dropped.
 #[derive(Debug)]
 pub struct Tree {
     members: BTreeMap<Pid, Member>,
+    tasks: BTreeMap<Tid, Task>,
+    sites: BTreeMap<Pid, Site>,
     not_send: PhantomData<*const ()>,
 }
 
 impl Tree {
     /// Seizes and stops `roots` and all their descendants, to a fixpoint over forks, execs and
     /// exits; gives up after `deadline`, and everybody runs on.
-    pub fn freeze(_roots: &[Pid], _deadline: Duration) -> Result<Self> {
-        Err(Error::Sketch("freezing"))
+    pub fn freeze(roots: &[Pid], deadline: Duration) -> Result<Self> {
+        if let Some(missing) = roots.iter().find(|pid| procfs::threads(**pid).is_empty()) {
+            return Err(refused(*missing, Tid(missing.0), refuse::NO_PROCESS));
+        }
+        Self::freeze_all(&mut || Ok(roots.to_vec()), deadline)
+    }
+
+    /// Likewise, where the roots are asked for anew until all stand: orphans may become roots.
+    pub fn freeze_all(
+        roots: &mut dyn FnMut() -> Result<Vec<Pid>>,
+        deadline: Duration,
+    ) -> Result<Self> {
+        let frozen = freeze::freeze(roots, deadline)?;
+        let members = frozen.members();
+        let Freezer { tasks, .. } = frozen;
+        fault::point("freeze:standing");
+        Ok(Self { members, tasks, sites: BTreeMap::new(), not_send: PhantomData })
     }
 
     /// Who stands.
@@ -41,45 +94,121 @@ impl Tree {
     }
 
     /// What resuming this thread elsewhere takes: registers corrected for restart, rseq aborted.
-    pub fn thread(&mut self, _tid: Tid) -> Result<Thread> {
-        Err(Error::Sketch("reading a thread"))
+    pub fn thread(&mut self, tid: Tid) -> Result<Thread> {
+        let pid = self.process_of(tid)?;
+        let registers = self.uncritical(tid)?.elsewhere().into();
+        let xstate = ptrace::xstate(tid.0).map_err(self.death(pid, "ptrace(NT_X86_XSTATE)"))?;
+        let blocked = ptrace::mask(tid.0).map_err(self.death(pid, "ptrace(PTRACE_GETSIGMASK)"))?;
+        Ok(Thread { registers, xstate, blocked, rseq: self.rseq(pid, tid)? })
     }
 
     /// Borrows a thread to make calls in it; its context comes back when the loan ends.
-    pub fn borrow(&mut self, _tid: Tid) -> Result<Loan<'_>> {
-        Err(Error::Sketch("loans"))
+    pub fn borrow(&mut self, tid: Tid) -> Result<Loan<'_>> {
+        let pid = self.process_of(tid)?;
+        Loan::begin(self, pid, tid)
     }
 
     /// Lets everybody go on, as if nothing had happened.
-    pub fn thaw(self) -> Result<()> {
-        Err(Error::Sketch("thawing"))
+    pub fn thaw(mut self) -> Result<()> {
+        self.release()
     }
 
     /// Kills everybody, and waits until they are gone.
-    pub fn kill(self) -> Result<()> {
-        Err(Error::Sketch("killing"))
+    pub fn kill(mut self) -> Result<()> {
+        for pid in self.members.keys() {
+            // SIGKILL reaches stopped tracees; whoever is gone already needs none.
+            match nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid.0),
+                nix::sys::signal::SIGKILL,
+            ) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(Error::Kernel("kill", errno)),
+            }
+        }
+        // Others before leaders: the end of a leader is told last.
+        let tasks = std::mem::take(&mut self.tasks);
+        let (leaders, others): (Vec<_>, Vec<_>) = tasks.iter().partition(|(t, k)| t.0 == k.pid.0);
+        for (tid, _) in others.into_iter().chain(leaders) {
+            while !matches!(wait::wait(tid.0), Ok(Change::Gone(_)) | Err(_)) {}
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<()> {
+        for (index, tid) in std::mem::take(&mut self.tasks).into_keys().enumerate() {
+            if index == 1 {
+                fault::point("thaw:half");
+            }
+            alive(ptrace::detach(tid.0, 0))?;
+        }
+        Ok(())
+    }
+
+    fn process_of(&self, tid: Tid) -> Result<Pid> {
+        self.tasks.get(&tid).map(|task| task.pid).ok_or(Error::Died(Pid(tid.0)))
+    }
+
+    fn siblings(&self, pid: Pid, tid: Tid) -> Vec<Tid> {
+        let threads = self.members.get(&pid).map(|member| member.threads.as_slice());
+        threads.unwrap_or_default().iter().copied().filter(|other| *other != tid).collect()
+    }
+
+    /// ESRCH from a stopped tracee means that it was killed.
+    fn death(&self, pid: Pid, call: &'static str) -> impl Fn(Errno) -> Error + use<> {
+        move |errno| match errno {
+            Errno::ESRCH => Error::Died(pid),
+            errno => Error::Kernel(call, errno),
+        }
+    }
+
+    /// The process has died: nobody is left to let go.
+    fn lost(&mut self, pid: Pid) {
+        self.tasks.retain(|_, task| task.pid != pid);
+        self.sites.remove(&pid);
+    }
+
+    fn site(&mut self, pid: Pid) -> Result<&Site> {
+        match self.sites.entry(pid) {
+            Entry::Occupied(found) => Ok(found.into_mut()),
+            Entry::Vacant(place) => {
+                let site = Site::find(pid).map_err(kernel_io("open(/proc/PID/mem)"))?;
+                let none = || refused(pid, Tid(pid.0), refuse::NO_CAVE);
+                Ok(place.insert(site.ok_or_else(none)?))
+            }
+        }
+    }
+
+    fn rseq(&self, pid: Pid, tid: Tid) -> Result<Option<Rseq>> {
+        match ptrace::rseq(tid.0) {
+            // EIO: the kernel has no rseq(2).
+            Err(Errno::EIO | Errno::EINVAL) => Ok(None),
+            Err(errno) => Err(self.death(pid, "ptrace(PTRACE_GET_RSEQ_CONFIGURATION)")(errno)),
+            Ok(found) if found.address == 0 => Ok(None),
+            Ok(found) => Ok(Some(Rseq {
+                address: found.address,
+                size: found.size,
+                signature: found.signature,
+            })),
+        }
+    }
+
+    /// The raw registers, out of any restartable sequence: the kernel would abort it as soon as the
+    /// thread ran elsewhere, and then would not know it any more.
+    fn uncritical(&mut self, tid: Tid) -> Result<RegisterFile> {
+        let pid = self.process_of(tid)?;
+        let raw = ptrace::registers(tid.0).map_err(self.death(pid, "ptrace(PTRACE_GETREGSET)"))?;
+        let raw = RegisterFile(raw);
+        let Some(area) = self.rseq(pid, tid)? else { return Ok(raw) };
+        let memory = &self.site(pid)?.memory;
+        let abort = rseq::abort(memory, area.address, raw.instruction());
+        Ok(abort.map_or(raw, |handler| raw.moved_to(handler)))
     }
 }
 
-/// A thread on loan: it makes calls for us. Dropping it gives the thread back.
-#[derive(Debug)]
-pub struct Loan<'tree> {
-    tree: PhantomData<&'tree mut Tree>,
-}
-
-impl Loan<'_> {
-    /// Gives the thread back and says whether that went well.
-    pub fn finish(self) -> Result<()> {
-        Err(Error::Sketch("loans"))
-    }
-}
-
-impl Caller for Loan<'_> {
-    fn perform(&mut self, _batch: &crate::remote::Batch) -> Result<Vec<crate::remote::Reply>> {
-        Err(Error::Sketch("loans"))
-    }
-
-    fn steal(&mut self, _fd: crate::remote::RemoteFd) -> Result<std::os::fd::OwnedFd> {
-        Err(Error::Sketch("loans"))
+impl Drop for Tree {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            tracing::error!(%error, "cannot let a frozen tree go");
+        }
     }
 }

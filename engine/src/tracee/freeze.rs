@@ -1,0 +1,318 @@
+//! Stopping a forest: one loop over events, to a fixpoint over threads and children.
+//!
+//! A round attaches to every thread that is new, waits until all stand, and then looks for children of
+//! those that stand. Parents stand before their children are looked for, so nobody outruns us by
+//! forking, and a child whose parent waits for it in vfork(2) still runs while we wait for the parent.
+//! Signals that are about to be delivered are delivered; what comes later stays pending.
+//!
+//! An exec(2) makes all other threads vanish and gives the survivor the process's number. Therefore no
+//! wait here is for one thread alone, and a second OS thread reaps while we attach (`reaper`).
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::procfs::{self, Stat, Status};
+use super::reaper::Reaper;
+use super::refuse::{self, refused};
+use super::walkout::Walkout;
+use super::{Member, Task};
+use crate::arch::RegisterFile;
+use crate::error::{Error, Result, kernel};
+use crate::inventory::{Life, Pid, Tid};
+use crate::sys::ptrace::{self, event, option};
+use crate::sys::wait::{self, Change};
+
+/// What follows a thread: its forks, its clones, its exec.
+pub(super) const OPTIONS: u64 =
+    option::SYSGOOD | option::FORK | option::VFORK | option::CLONE | option::EXEC;
+/// How often to look again without a pause, before looking every [`PAUSE`].
+const EAGER_LOOKS: u32 = 50;
+const PAUSE: Duration = Duration::from_micros(30);
+
+/// Who the roots are, asked anew in each round: orphans may become roots meanwhile.
+pub(super) type Roots<'a> = &'a mut dyn FnMut() -> Result<Vec<Pid>>;
+
+/// A forest on its way to a standstill.
+#[derive(Debug)]
+pub(super) struct Freezer {
+    /// All processes, with their parents of the forest.
+    processes: BTreeMap<Pid, Option<Pid>>,
+    /// Those that were dead when we came.
+    zombies: BTreeMap<Pid, i32>,
+    /// All threads we are attached to.
+    pub(super) tasks: BTreeMap<Tid, Task>,
+    walkout: Walkout,
+    reaper: Reaper,
+    until: Instant,
+}
+
+/// Has everybody below the roots stand.
+pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
+    let until = now() + within;
+    let (processes, zombies, tasks) = Default::default();
+    let (walkout, reaper) = Default::default();
+    let mut freezer = Freezer { processes, zombies, tasks, walkout, reaper, until };
+    match freezer.to_standstill(roots) {
+        Ok(()) => Ok(freezer),
+        Err(error) => {
+            freezer.let_go();
+            Err(error)
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a freeze has a deadline of real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Freezer {
+    fn to_standstill(&mut self, roots: Roots<'_>) -> Result<()> {
+        loop {
+            let mut news = false;
+            for root in roots()? {
+                news |= self.add(root, None)?;
+            }
+            for pid in self.processes.keys().copied().collect::<Vec<_>>() {
+                news |= self.attach_all(pid)?;
+            }
+            self.wait_for_all()?;
+            for (tid, pid) in self.tasks.iter().map(|(t, k)| (*t, k.pid)).collect::<Vec<_>>() {
+                for child in procfs::children(pid, tid) {
+                    news |= self.add(child, Some(pid))?;
+                }
+            }
+            if !news {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a process into the forest, if it may be there.
+    fn add(&mut self, pid: Pid, parent: Option<Pid>) -> Result<bool> {
+        if self.processes.contains_key(&pid) {
+            return Ok(false);
+        }
+        let cause = match pid.0 {
+            1 => Some(refuse::INIT),
+            own if own == nix::unistd::getpid().as_raw() => Some(refuse::OURSELVES),
+            _ => Stat::of(Tid(pid.0)).is_kernel_thread().then_some(refuse::KERNEL_THREAD),
+        };
+        if let Some(cause) = cause {
+            return Err(refused(pid, Tid(pid.0), cause));
+        }
+        self.processes.insert(pid, parent);
+        Ok(true)
+    }
+
+    /// Attaches to those threads of a process that are new.
+    fn attach_all(&mut self, pid: Pid) -> Result<bool> {
+        let mut news = false;
+        let threads = procfs::threads(pid);
+        for tid in &threads {
+            if !self.tasks.contains_key(tid) && !self.zombies.contains_key(&pid) {
+                news |= self.attach(pid, *tid, threads.len() == 1)?;
+            }
+        }
+        Ok(news)
+    }
+
+    fn attach(&mut self, pid: Pid, tid: Tid, alone: bool) -> Result<bool> {
+        let of_process = self.tasks.iter().filter(|(_, task)| task.pid == pid);
+        let attached: Vec<_> = of_process.map(|(tid, _)| *tid).collect();
+        match self.reaper.during(attached, || ptrace::seize(tid.0, OPTIONS)) {
+            Ok(()) => {
+                self.tasks.insert(tid, Task::running(pid));
+                interrupt(tid)?;
+                Ok(true)
+            }
+            Err(Errno::ESRCH) => Ok(false),
+            Err(Errno::EPERM) => self.not_attached(pid, tid, alone),
+            Err(errno) => Err(Error::Kernel("ptrace(PTRACE_SEIZE)", errno)),
+        }
+    }
+
+    /// EPERM has many meanings.
+    fn not_attached(&mut self, pid: Pid, tid: Tid, alone: bool) -> Result<bool> {
+        let stat = Stat::of(tid);
+        if stat.is_dead() {
+            if tid.0 != pid.0 {
+                return Ok(false);
+            }
+            if !alone {
+                return Err(refused(pid, tid, refuse::LEADER_GONE));
+            }
+            self.zombies.insert(pid, stat.exit_code());
+            return Ok(true);
+        }
+        match Status::of(tid).number("TracerPid") {
+            // A child that the kernel attached for us: it stops by itself.
+            Some(tracer) if tracer == nix::unistd::gettid().as_raw() => {
+                self.tasks.insert(tid, Task::running(pid));
+                Ok(true)
+            }
+            Some(0) => Err(refused(pid, tid, refuse::PERMISSION)),
+            Some(_) => Err(refused(pid, tid, refuse::TRACED)),
+            None => Ok(false),
+        }
+    }
+
+    fn running(&self) -> Vec<Tid> {
+        self.tasks.iter().filter(|(_, task)| !task.stands).map(|(tid, _)| *tid).collect()
+    }
+
+    fn wait_for_all(&mut self) -> Result<()> {
+        let mut looks = 0;
+        loop {
+            let running = self.running();
+            let Some(first) = running.first() else { return Ok(()) };
+            if now() > self.until {
+                let pid = self.tasks.get(first).map_or(Pid(first.0), |task| task.pid);
+                return Err(refused(pid, *first, refuse::TIMEOUT));
+            }
+            let mut news = false;
+            for tid in running {
+                news |= self.look(tid)?;
+            }
+            looks = if news { 0 } else { looks + 1 };
+            if looks > EAGER_LOOKS {
+                std::thread::sleep(PAUSE);
+            } else if !news {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Deals with what a thread did, if it did anything.
+    fn look(&mut self, tid: Tid) -> Result<bool> {
+        match wait::poll(tid.0) {
+            Ok(None) => return Ok(false),
+            Ok(Some(change)) => self.on(tid, change)?,
+            // Reaped by the other OS thread, or it has taken its process's number by exec(2).
+            Err(Errno::ECHILD) => drop(self.tasks.remove(&tid)),
+            Err(errno) => return Err(Error::Kernel("waitpid", errno)),
+        }
+        Ok(true)
+    }
+
+    fn on(&mut self, tid: Tid, change: Change) -> Result<()> {
+        match change {
+            Change::Gone(_) => {
+                self.tasks.remove(&tid);
+                Ok(())
+            }
+            Change::Event(event::STOP, signal) => self.stands(tid, signal),
+            Change::Event(event::EXEC, _) => {
+                let pid = Pid(tid.0);
+                self.tasks.retain(|_, task| task.pid != pid);
+                self.tasks.insert(tid, Task::running(pid));
+                self.walkout.forget(pid);
+                interrupt(tid)?;
+                resume(tid, 0)
+            }
+            Change::Event(event::FORK | event::VFORK | event::CLONE, _) => {
+                self.born(tid)?;
+                resume(tid, 0)
+            }
+            Change::Signal(signal) => resume(tid, signal),
+            Change::Event(..) | Change::Syscall => resume(tid, 0),
+        }
+    }
+
+    /// A thread stands where the kernel would still restart its call: what we change now is seen by
+    /// the same rules.
+    fn stands(&mut self, tid: Tid, signal: i32) -> Result<()> {
+        let Some(task) = self.tasks.get_mut(&tid) else { return Ok(()) };
+        let raw = match ptrace::registers(tid.0) {
+            Err(Errno::ESRCH) => return Ok(()), // Killed: wait(2) will tell.
+            raw => RegisterFile(raw.map_err(kernel("ptrace(PTRACE_GETREGSET)"))?),
+        };
+        if self.walkout.is_inside(task.pid, &raw) {
+            resume(tid, 0)?;
+            std::thread::sleep(PAUSE);
+            return interrupt(tid);
+        }
+        let restarting = raw.restarting();
+        if restarting != raw {
+            alive(ptrace::set_registers(tid.0, &restarting.0))?;
+        }
+        task.stands = true;
+        task.stopped_by = (signal != libc::SIGTRAP).then_some(signal);
+        Ok(())
+    }
+
+    /// The thread has started somebody, to whom the kernel has attached us.
+    fn born(&mut self, maker: Tid) -> Result<()> {
+        let Ok(message) = ptrace::event_message(maker.0) else { return Ok(()) };
+        let Ok(number) = i32::try_from(message) else { return Ok(()) };
+        let tid = Tid(number);
+        let Some(pid) = Status::of(tid).number("Tgid").map(Pid) else { return Ok(()) };
+        let parent = Stat::of(tid).parent().filter(|parent| self.processes.contains_key(parent));
+        self.add(pid, parent)?;
+        self.tasks.entry(tid).or_insert(Task::running(pid));
+        Ok(())
+    }
+
+    /// The forest as it stands.
+    pub(super) fn members(&self) -> BTreeMap<Pid, Member> {
+        let mut members = BTreeMap::new();
+        let mut threads: BTreeMap<Pid, Vec<Tid>> = BTreeMap::new();
+        for (tid, task) in &self.tasks {
+            threads.entry(task.pid).or_default().push(*tid);
+        }
+        for (pid, parent) in &self.processes {
+            let mut threads = threads.remove(pid).unwrap_or_default();
+            threads.sort_by_key(|tid| (tid.0 != pid.0, *tid));
+            let stopped_by = |tid| self.tasks.get(tid).and_then(|task| task.stopped_by);
+            let life = match (self.zombies.get(pid), threads.iter().find_map(stopped_by)) {
+                (Some(status), _) => Life::Zombie { status: *status },
+                (None, Some(signal)) => Life::Stopped { signal, unreported: false },
+                (None, None) => Life::Running,
+            };
+            if !threads.is_empty() || matches!(life, Life::Zombie { .. }) {
+                members.insert(*pid, Member { parent: *parent, threads, life });
+            }
+        }
+        members
+    }
+
+    /// Lets everybody run on: we give up.
+    fn let_go(&mut self) {
+        let (tries, pause) = (200, Duration::from_micros(100));
+        for _ in 0..tries {
+            let running = self.running();
+            if running.is_empty() {
+                break;
+            }
+            for tid in running {
+                if let Err(error) = self.look(tid) {
+                    tracing::debug!(%tid, %error, "while giving up");
+                }
+            }
+            std::thread::sleep(pause);
+        }
+        for tid in self.tasks.keys() {
+            if let Err(errno) = ptrace::detach(tid.0, 0) {
+                tracing::debug!(%tid, %errno, "cannot detach: it runs, or is gone");
+            }
+        }
+    }
+}
+
+/// ESRCH means death, and death is told by wait(2).
+pub(super) fn alive(result: nix::Result<()>) -> Result<()> {
+    match result {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(Error::Kernel("ptrace", errno)),
+    }
+}
+
+fn interrupt(tid: Tid) -> Result<()> {
+    alive(ptrace::interrupt(tid.0))
+}
+
+fn resume(tid: Tid, deliver: i32) -> Result<()> {
+    alive(ptrace::resume(tid.0, deliver))
+}

@@ -1,0 +1,168 @@
+//! The few words of /proc by which tasks are found and judged while they are being stopped.
+//!
+//! Depends on `/proc/PID/{stat,status,auxv,maps}` and `/proc/PID/task/TID/children`. What is gone
+//! meanwhile reads as empty: whoever has ended is told by wait(2), not from here.
+use std::fs::read_to_string;
+
+use crate::inventory::{Pid, Tid};
+
+/// `PF_KTHREAD` of `include/linux/sched.h`, as field 9 of stat shows it.
+const PF_KTHREAD: u64 = 0x0020_0000;
+/// Fields of `/proc/PID/stat`, counted from 1 as in proc(5); the third is the first behind the name.
+const STATE: usize = 3;
+const PARENT: usize = 4;
+const FLAGS: usize = 9;
+const PROCESSOR: usize = 39;
+const EXIT_CODE: usize = 52;
+
+/// The threads of a process.
+pub(super) fn threads(pid: Pid) -> Vec<Tid> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let number = |name: std::ffi::OsString| name.to_str()?.parse().ok().map(Tid);
+    let mut threads: Vec<_> = entries.filter_map(|entry| number(entry.file_name())).collect();
+    threads.sort_unstable();
+    threads
+}
+
+/// The processes that a thread started (or adopted) and that have not been reaped.
+pub(super) fn children(pid: Pid, tid: Tid) -> Vec<Pid> {
+    let text = read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).map(Pid).collect()
+}
+
+/// `/proc/TID/stat`, by field.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stat(Vec<String>);
+
+impl Stat {
+    /// Of a process or thread; a dead one has no fields.
+    pub(super) fn of(tid: Tid) -> Self {
+        let text = read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Self {
+        let behind_name = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        Self(behind_name.split_ascii_whitespace().map(str::to_owned).collect())
+    }
+
+    fn field(&self, number: usize) -> Option<&str> {
+        self.0.get(number - STATE).map(String::as_str)
+    }
+
+    fn number<T: std::str::FromStr>(&self, number: usize) -> Option<T> {
+        self.field(number)?.parse().ok()
+    }
+
+    pub(super) fn state(&self) -> &str {
+        self.field(STATE).unwrap_or("X")
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.state(), "Z" | "X")
+    }
+
+    pub(super) fn parent(&self) -> Option<Pid> {
+        self.number(PARENT).map(Pid)
+    }
+
+    pub(super) fn is_kernel_thread(&self) -> bool {
+        self.number(FLAGS).is_some_and(|flags: u64| flags & PF_KTHREAD != 0)
+    }
+
+    pub(super) fn processor(&self) -> Option<usize> {
+        self.number(PROCESSOR)
+    }
+
+    pub(super) fn exit_code(&self) -> i32 {
+        self.number(EXIT_CODE).unwrap_or_default()
+    }
+}
+
+/// Lines of `/proc/TID/status`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Status(String);
+
+impl Status {
+    pub(super) fn of(tid: Tid) -> Self {
+        Self(read_to_string(format!("/proc/{tid}/status")).unwrap_or_default())
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        let mut lines = self.0.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(found, _)| *found == key).map(|(_, value)| value.trim())
+    }
+
+    /// A decimal number.
+    pub(super) fn number(&self, key: &str) -> Option<i32> {
+        self.value(key)?.parse().ok()
+    }
+
+    /// A set of signals.
+    pub(super) fn signals(&self, key: &str) -> u64 {
+        self.value(key).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default()
+    }
+
+    /// The name, for people.
+    pub(super) fn name(&self) -> &str {
+        self.value("Name").unwrap_or("?")
+    }
+}
+
+/// A line of `/proc/PID/maps`: where, and the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mapped {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) name: String,
+}
+
+/// What is mapped, in ascending order.
+pub(super) fn maps(pid: Pid) -> Vec<Mapped> {
+    let text = read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    text.lines().filter_map(mapped).collect()
+}
+
+fn mapped(line: &str) -> Option<Mapped> {
+    let mut words = line.splitn(6, ' ');
+    let (start, end) = words.next()?.split_once('-')?;
+    let address = |hex| u64::from_str_radix(hex, 16).ok();
+    let name = words.nth(4).unwrap_or_default().trim().to_owned();
+    Some(Mapped { start: address(start)?, end: address(end)?, name })
+}
+
+/// Where the vdso is, by the auxiliary vector: cheaper than the maps.
+pub(super) fn vdso(pid: Pid) -> Option<u64> {
+    /// `AT_SYSINFO_EHDR` of `arch/x86/include/uapi/asm/auxvec.h`.
+    const SYSINFO_EHDR: u64 = 33;
+    let vector = std::fs::read(format!("/proc/{pid}/auxv")).ok()?;
+    let words: Vec<_> = vector.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+    words.as_chunks().0.iter().find_map(|[key, value]| (*key == SYSINFO_EHDR).then_some(*value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_spaces_and_brackets_do_not_shift_the_fields() {
+        let stat = Stat::parse("7 (a) b (c) S 3 7 7 0 -1 4194560 0");
+        assert_eq!((stat.state(), stat.parent()), ("S", Some(Pid(3))));
+        assert!(!stat.is_kernel_thread() && !stat.is_dead());
+        assert!(Stat::parse("").is_dead());
+    }
+
+    #[test]
+    fn a_line_of_maps_gives_its_name_even_with_spaces() {
+        let line = "7f00-7f10 r-xp 00000000 fe:00 12                   /a b";
+        let expected = Mapped { start: 0x7f00, end: 0x7f10, name: "/a b".into() };
+        assert_eq!(mapped(line), Some(expected));
+    }
+
+    #[test]
+    fn signal_sets_of_a_status_are_hexadecimal() {
+        let status = Status("Name:\tx\nTgid:\t12\nSigCgt:\t0000000008000000\n".into());
+        assert_eq!(status.signals("SigCgt"), 1 << 27);
+        assert_eq!((status.number("Tgid"), status.name()), (Some(12), "x"));
+    }
+}

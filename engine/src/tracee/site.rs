@@ -1,0 +1,151 @@
+//! Where in a process calls are made: place for the cave, a hole for the area, a way to end batches.
+//!
+//! Found once per process and freeze: while everybody stands, nothing of it changes.
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+
+use nix::libc;
+
+use super::procfs::{self, Mapped, Status};
+use crate::arch::cave;
+use crate::inventory::{Pid, Tid};
+
+/// Free space kept on both sides of an area, so that it never merges with a neighbour, nor stops a
+/// stack from growing.
+const GUARD: u64 = 1 << 20;
+/// The highest address that programs can map at.
+const TOP: u64 = 0x7fff_ffff_f000;
+const PAGE: u64 = 4096;
+
+/// A process in which calls can be made.
+#[derive(Debug)]
+pub(super) struct Site {
+    /// `/proc/PID/mem`.
+    pub(super) memory: File,
+    /// Where the cave goes.
+    pub(super) cave: u64,
+    maps: Vec<Mapped>,
+    status: Status,
+}
+
+impl Site {
+    /// `None`: there is no place for a cave.
+    pub(super) fn find(pid: Pid) -> std::io::Result<Option<Self>> {
+        let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        let maps = procfs::maps(pid);
+        let Some(vdso) = maps.iter().find(|area| area.name == "[vdso]") else { return Ok(None) };
+        let (start, end) = (vdso.start, vdso.end);
+        let mut image = vec![0; usize::try_from(end - start).unwrap_or_default()];
+        memory.read_exact_at(&mut image, start)?;
+        let Some(place) = place_behind(&image, cave().bytes.len()) else { return Ok(None) };
+        let status = Status::of(Tid(pid.0));
+        Ok(Some(Self { memory, cave: start + place as u64, maps, status }))
+    }
+
+    /// Room for `bytes` that nobody uses: the highest such hole below the stack.
+    pub(super) fn hole(&self, bytes: u64) -> Option<u64> {
+        hole(&self.maps, bytes)
+    }
+
+    /// A signal that ends batches of a thread with this mask, unless the program catches them all.
+    pub(super) fn marker(&self, mask: u64) -> Option<i32> {
+        let caught = self.status.signals("SigCgt");
+        let ignored = self.status.signals("SigIgn");
+        let pending = self.status.signals("SigPnd") | self.status.signals("ShdPnd");
+        marker(caught, ignored, mask | pending)
+    }
+
+    /// Whether system calls of the process are filtered.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.status.number("Seccomp").is_some_and(|mode| mode != 0)
+    }
+}
+
+/// Where behind the vdso's ELF image `bytes` fit into one page, on a 16-byte boundary.
+fn place_behind(image: &[u8], bytes: usize) -> Option<usize> {
+    let page = usize::try_from(PAGE).ok()?;
+    let end = elf_end(image)?.next_multiple_of(16);
+    let place =
+        if end / page == (end + bytes - 1) / page { end } else { end.next_multiple_of(page) };
+    (place + bytes <= image.len()).then_some(place)
+}
+
+/// Where an ELF image ends: behind its section headers or its last segment.
+fn elf_end(image: &[u8]) -> Option<usize> {
+    let word = |at: usize| {
+        let bytes = image.get(at..)?.first_chunk()?;
+        usize::try_from(u64::from_ne_bytes(*bytes)).ok()
+    };
+    let half = |at: usize| Some(usize::from(u16::from_ne_bytes(*image.get(at..)?.first_chunk()?)));
+    // `Elf64_Ehdr`: e_phoff, e_shoff, e_phentsize, e_phnum, e_shentsize, e_shnum.
+    let (segments, sections) = (word(32)?, word(40)?);
+    let (segment_bytes, segment_count) = (half(54)?, half(56)?);
+    let mut end = sections + half(58)? * half(60)?;
+    for index in 0..segment_count {
+        // `Elf64_Phdr`: p_offset, p_filesz.
+        let header = segments + index * segment_bytes;
+        end = end.max(word(header + 8)? + word(header + 32)?);
+    }
+    Some(end)
+}
+
+fn hole(maps: &[Mapped], bytes: u64) -> Option<u64> {
+    let below: Vec<_> = maps.iter().filter(|area| area.end <= TOP).collect();
+    let fits = |gap: &&[&Mapped]| match gap {
+        [low, high] => high.name != "[stack]" && high.start - low.end >= bytes + 2 * GUARD,
+        _ => false,
+    };
+    let gap = below.windows(2).rev().find(fits)?;
+    Some((gap.last()?.start - GUARD - bytes) & !(PAGE - 1))
+}
+
+/// Signals whose default is to be ignored (signal(7)), without SIGCONT: that discards pending stops.
+const IGNORED_BY_DEFAULT: [i32; 3] = [libc::SIGWINCH, libc::SIGURG, libc::SIGCHLD];
+
+fn marker(caught: u64, ignored: u64, unusable: u64) -> Option<i32> {
+    let is_in = |set: u64, signal: i32| set >> (signal - 1) & 1 == 1;
+    let ignored_by_choice = (1..=64).filter(|signal| is_in(ignored, *signal));
+    let mut candidates = IGNORED_BY_DEFAULT.into_iter().chain(ignored_by_choice);
+    candidates.find(|signal| !is_in(caught | unusable, *signal) && *signal != libc::SIGCONT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapped(start: u64, end: u64, name: &str) -> Mapped {
+        Mapped { start, end, name: name.into() }
+    }
+
+    #[test]
+    fn a_hole_keeps_away_from_neighbours_and_from_the_stack() {
+        let (low, high) = (mapped(0x1000, 0x2000, ""), mapped(0x4000_0000, 0x4000_1000, ""));
+        let stack = mapped(0x7000_0000_0000, 0x7000_0001_0000, "[stack]");
+        let maps = [low, high, stack];
+        assert_eq!(hole(&maps, 0x10000), Some(0x4000_0000 - GUARD - 0x10000));
+        assert_eq!(hole(&maps[1..], 0x10000), None);
+        assert_eq!(hole(&maps, 0x4000_0000), None);
+    }
+
+    #[test]
+    fn a_marker_means_nothing_to_the_program() {
+        let bit = |signal: i32| 1 << (signal - 1);
+        assert_eq!(marker(0, 0, 0), Some(libc::SIGWINCH));
+        assert_eq!(marker(bit(libc::SIGWINCH), 0, 0), Some(libc::SIGURG));
+        assert_eq!(marker(0, 0, bit(libc::SIGWINCH)), Some(libc::SIGURG));
+        let all = !(bit(libc::SIGCONT) | bit(libc::SIGPIPE));
+        assert_eq!(marker(all, 0, 0), None);
+        assert_eq!(marker(all, bit(libc::SIGPIPE), 0), Some(libc::SIGPIPE));
+    }
+
+    #[test]
+    fn the_cave_goes_behind_the_image_and_into_one_page() {
+        let mut image = vec![0u8; 8192];
+        image[40..48].copy_from_slice(&4000u64.to_ne_bytes());
+        (image[58], image[60]) = (64, 1);
+        assert_eq!(elf_end(&image), Some(4064));
+        assert_eq!(place_behind(&image, 16), Some(4064));
+        assert_eq!(place_behind(&image, 700), Some(4096));
+        assert_eq!(place_behind(&image, 5000), None);
+    }
+}
