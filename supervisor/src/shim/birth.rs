@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use engine::spawn::{Side, split};
 use nix::mount::{MsFlags, mount};
@@ -59,12 +60,22 @@ pub(super) fn configure(keeper: &mut Channel) -> Result<Born> {
     let home = Home::open(Path::new(OsStr::from_bytes(&dir)))?;
     if separate(definition.host_pids)? == Side::Child {
         let name = &definition.name;
-        let held = home.try_lock(name, "lock")?;
-        let lock = held.ok_or_else(|| Error::Busy(format!("workload {name:?} runs already")))?;
+        let lock = wait_for_lock(&home, name)?;
         settle_in(definition.host_pids)?;
         return Ok(Born::Shim(Box::new(Birth { home, definition, from, originals, lock })));
     }
     Ok(Born::Outer)
+}
+
+/// The shim before us may be about to end: its keeper knows so before the kernel has cleaned up.
+fn wait_for_lock(home: &Home, name: &str) -> Result<Lock> {
+    for _ in 0..50 {
+        if let Some(lock) = home.try_lock(name, "lock")? {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(Error::Busy(format!("workload {name:?} runs already")))
 }
 
 /// Puts the standard streams aside, and nothing in their place.

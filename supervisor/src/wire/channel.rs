@@ -72,7 +72,13 @@ impl Channel {
         self.passed.pop_front()
     }
 
-    /// The socket, for other ways of waiting. What came already is lost.
+    /// The socket, for other ways of waiting.
+    #[must_use]
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// The same for good. What came already is lost.
     #[must_use]
     pub fn into_socket(self) -> UnixStream {
         self.socket

@@ -1,0 +1,177 @@
+//! The keeper's end of a shim: making one, meeting one, having a worker started in it.
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use engine::spawn::{Program, spawn};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Charge;
+use super::shell::Heard;
+use crate::error::{Error, Result, cannot};
+use crate::shim::CONNECTION;
+use crate::wire::{
+    Attach, Channel, Configure, Empty, Frames, FromShim, FromWorker, Settled, ToShim, ToWorker,
+    VERSION, Work, from_shim, from_worker, to_shim, to_worker,
+};
+
+/// A shim at the other end of a connection.
+pub(super) struct Link {
+    channel: Channel,
+    /// On the host.
+    pub(super) shim: Pid,
+}
+
+impl Link {
+    /// Makes a shim. `from`: where its log and input go on.
+    pub(super) fn make(charge: &Charge, from: Option<Settled>) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
+        let outer = start(&theirs)?;
+        drop(theirs);
+        let mut channel = Channel::new(ours, "shim");
+        let dir = charge.home.dir().as_os_str().as_bytes().to_vec();
+        let definition = charge.definition.clone();
+        let configure = Configure { version: VERSION, dir, definition, from };
+        channel.send(&ToShim { of: Some(to_shim::Of::Configure(configure)) }, &[])?;
+        let said = channel.expect::<FromShim>();
+        let _ = waitpid(outer, None);
+        match said?.of {
+            Some(from_shim::Of::Status(_)) => Self::meet(charge),
+            Some(from_shim::Of::Refused(fault)) => Err(Error::Told(Box::new(fault))),
+            _ => Err(Error::Lost("shim")),
+        }
+        .inspect(|_| drop(channel))
+    }
+
+    /// Connects to a shim that is there.
+    pub(super) fn meet(charge: &Charge) -> Result<Self> {
+        let socket = charge.home.connect(&charge.definition.name, "shim")?;
+        let peer = getsockopt(&socket, PeerCredentials).map_err(cannot("know the shim"))?;
+        let shim = Pid::from_raw(peer.pid());
+        Ok(Self { channel: Channel::new(socket, "shim"), shim })
+    }
+
+    /// From now on reports what the shim says; and when it is gone, with all that lived in it.
+    pub(super) fn listen(&self, terminal: bool, heard: UnboundedSender<Heard>) -> Result<()> {
+        let (say, socket) = ("listen to the shim", self.channel.socket().try_clone());
+        let socket = socket.map_err(cannot(say))?;
+        socket.set_nonblocking(true).map_err(cannot(say))?;
+        let mut socket = tokio::net::UnixStream::from_std(socket).map_err(cannot(say))?;
+        self.send(to_shim::Of::Attach(Attach { terminal }))?;
+        let shim = self.shim;
+        tokio::spawn(async move {
+            let (mut frames, mut room) = (Frames::default(), vec![0; 64 << 10]);
+            while let Ok(len @ 1..) = socket.read(&mut room).await {
+                frames.push(room.get(..len).unwrap_or_default());
+                while let Ok(Some(FromShim { of })) = frames.next::<FromShim>() {
+                    drop(of.map(|of| heard.send(Heard::Shim(of))));
+                }
+            }
+            // Its descriptors are closed before its namespace is cleared: wait for the latter.
+            while is_alive(shim) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            drop(heard.send(Heard::ShimGone));
+        });
+        Ok(())
+    }
+
+    pub(super) fn send(&self, of: to_shim::Of) -> Result<()> {
+        self.channel.send(&ToShim { of: Some(of) }, &[])
+    }
+
+    /// Another way to the same shim, for another thread.
+    pub(super) fn again(&self) -> Result<Self> {
+        let socket = self.channel.socket().try_clone().map_err(cannot("use the shim"))?;
+        Ok(Self { channel: Channel::new(socket, "shim"), shim: self.shim })
+    }
+
+    /// Starts the first process.
+    pub(super) fn start(&self) -> Result<()> {
+        self.send(to_shim::Of::Start(Empty {}))
+    }
+
+    /// Starts a worker with a request; its result is reported.
+    pub(super) fn work(
+        &self,
+        program: &std::path::Path,
+        request: to_worker::Of,
+        heard: UnboundedSender<Heard>,
+    ) -> Result<()> {
+        let restore = matches!(request, to_worker::Of::Bring(_));
+        let program = File::open(program).map_err(cannot("open our own program"))?;
+        let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
+        let work = Work { restore, args: vec![b"snapd".to_vec(), b"__worker".to_vec()] };
+        let message = ToShim { of: Some(to_shim::Of::Work(work)) };
+        self.channel.send(&message, &[program.as_fd(), theirs.as_fd()])?;
+        drop(theirs);
+        std::thread::spawn(move || {
+            let result = converse(Channel::new(ours, "worker"), request);
+            drop(heard.send(Heard::Worker(result)));
+        });
+        Ok(())
+    }
+}
+
+fn converse(mut worker: Channel, request: to_worker::Of) -> Result<from_worker::Of> {
+    worker.send(&ToWorker { of: Some(request) }, &[])?;
+    loop {
+        match worker.expect::<FromWorker>()?.of {
+            Some(from_worker::Of::Progress(_)) | None => {}
+            Some(from_worker::Of::Failed(fault)) => return Err(Error::Told(Box::new(fault))),
+            Some(result) => return Ok(result),
+        }
+    }
+}
+
+/// Starts the outer of the shim's two processes, with our standard streams.
+fn start(connection: &UnixStream) -> Result<Pid> {
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let fds: [(BorrowedFd<'_>, i32); 4] = [
+        (input.as_fd(), 0),
+        (output.as_fd(), 1),
+        (error.as_fd(), 2),
+        (connection.as_fd(), CONNECTION),
+    ];
+    let env = std::env::vars_os().filter_map(|(name, value)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+    });
+    let program = Program {
+        paths: vec![c"/proc/self/exe".to_owned()],
+        args: vec![c"snapd".to_owned(), c"__shim".to_owned()],
+        env: env.collect(),
+        cwd: None,
+        umask: None,
+        fds: fds.to_vec(),
+        pid: None,
+        own_group: true,
+        foreground_of: None,
+        credentials: None,
+    };
+    spawn(&program).map_err(|error| Error::Refused(format!("cannot start the shim: {error:?}")))
+}
+
+/// A zombie is not: its namespace is empty by then.
+fn is_alive(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !"ZX".contains(state))
+}
+
+/// The first process on the host: the shim's child that has this number inside.
+pub(super) fn outer_pid(shim: Pid, inner: i32) -> Option<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).ok()?;
+    list.split_whitespace().filter_map(|word| word.parse().ok()).find(|pid: &i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let last = ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok());
+        last == Some(inner)
+    })
+}

@@ -1,0 +1,99 @@
+//! The worker: runs the engine inside a workload's namespaces, for one request.
+//!
+//! A child of the shim, with a pid from the top of the range, so that every pid that the engine sees
+//! is the workload's own and nothing has to be translated. Its death is a tracer's death: the
+//! program is unharmed, a half-made restore is gone. It speaks to the keeper, who waits for the
+//! result, and to the shim, which holds the standard streams.
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use engine::external::External;
+use engine::inventory::Pid;
+use engine::passing;
+
+use crate::bridge;
+use crate::error::{Error, Result, cannot};
+use crate::home::Home;
+use crate::wire::{
+    Bring, Brought, Channel, Empty, Fault, Found, FromShim, FromWorker, Settled, Take, Taken,
+    ToShim, ToWorker, from_shim, from_worker, to_shim, to_worker,
+};
+
+/// Where the shim has put our connections.
+const TO_KEEPER: i32 = 3;
+const TO_SHIM: i32 = 4;
+
+/// `snapd __worker`: what the hidden command runs.
+pub fn main() -> Result<()> {
+    let connect = |number| passing::inherited(number).map_err(cannot("take over a connection"));
+    let mut keeper = Channel::new(UnixStream::from(connect(TO_KEEPER)?), "keeper");
+    let mut shim = Channel::new(UnixStream::from(connect(TO_SHIM)?), "shim");
+    let result = externals(&mut shim).and_then(|externals| {
+        let request = keeper.expect::<ToWorker>()?.of.ok_or(Error::Lost("keeper"))?;
+        perform(&mut shim, request, externals)
+    });
+    let of = result.unwrap_or_else(|error| from_worker::Of::Failed(Fault::of(&error)));
+    keeper.send(&FromWorker { of: Some(of) }, &[])
+}
+
+fn perform(
+    shim: &mut Channel,
+    request: to_worker::Of,
+    externals: Vec<External>,
+) -> Result<from_worker::Of> {
+    Ok(match request {
+        to_worker::Of::Take(take) => from_worker::Of::Taken(self::take(shim, &take, externals)?),
+        to_worker::Of::Bring(bring) => {
+            from_worker::Of::Brought(self::bring(shim, &bring, externals)?)
+        }
+        to_worker::Of::Look(_) => {
+            let obstacles = bridge::inspect(&roots()?, &externals)?;
+            from_worker::Of::Found(Found { obstacles })
+        }
+    })
+}
+
+fn take(shim: &mut Channel, take: &Take, externals: Vec<External>) -> Result<Taken> {
+    let home = Home::open(Path::new(OsStr::from_bytes(&take.dir)))?;
+    let mut settle = || settle(shim);
+    bridge::checkpoint(&home, take, &roots()?, externals, &mut settle)
+}
+
+fn bring(shim: &mut Channel, bring: &Bring, externals: Vec<External>) -> Result<Brought> {
+    let home = Home::open(Path::new(OsStr::from_bytes(&bring.dir)))?;
+    let brought = bridge::restore(&home, bring, externals)?;
+    shim.send(&ToShim { of: Some(to_shim::Of::Adopt(brought.first)) }, &[])?;
+    // The answer says that it has; only then may the keeper speak of a running workload.
+    while !matches!(shim.expect::<FromShim>()?.of, Some(from_shim::Of::Status(_))) {}
+    Ok(brought)
+}
+
+/// The shim takes all output, and says where log and input stand.
+fn settle(shim: &mut Channel) -> Result<Settled> {
+    shim.send(&ToShim { of: Some(to_shim::Of::Settle(Empty {})) }, &[])?;
+    loop {
+        if let Some(from_shim::Of::Settled(settled)) = shim.expect::<FromShim>()?.of {
+            return Ok(settled);
+        }
+    }
+}
+
+/// What the shim tells first: the standard streams.
+fn externals(shim: &mut Channel) -> Result<Vec<External>> {
+    let Some(from_shim::Of::Streams(names)) = shim.expect::<FromShim>()?.of else {
+        return Err(Error::Lost("shim"));
+    };
+    let with_fd = |key| Some(External { key, fd: shim.take_passed()? });
+    Ok(names.keys.into_iter().filter_map(with_fd).collect())
+}
+
+/// All children of the shim but us: the first process and orphans.
+fn roots() -> Result<Vec<Pid>> {
+    let (shim, us) = (nix::unistd::getppid(), nix::unistd::getpid());
+    let path = format!("/proc/{shim}/task/{shim}/children");
+    let list = std::fs::read_to_string(&path).map_err(cannot(format!("read {path}")))?;
+    let pids = list.split_whitespace().filter_map(|word| word.parse().ok());
+    Ok(pids.filter(|pid| *pid != us.as_raw()).map(Pid).collect())
+}
