@@ -11,6 +11,7 @@ pub mod definition;
 pub mod error;
 pub mod home;
 pub mod keeper;
+pub mod launch;
 pub mod log;
 pub mod machine;
 pub mod shim;
