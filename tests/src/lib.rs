@@ -13,6 +13,7 @@ mod program;
 mod snapd;
 mod subjects;
 mod view;
+mod workload;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ pub use self::arena::{Crowd, inside};
 pub use self::program::{Ending, Program};
 pub use self::snapd::{Outcome, Running, Snapd, binary};
 pub use self::view::View;
+pub use self::workload::Workload;
 
 /// Defines a test that runs inside a lab of its own: its name, the seconds it may take, its body.
 /// With `alone` before the name, no other trial runs at the same time: for those that measure time.

@@ -127,6 +127,16 @@ impl Running {
         i32::try_from(self.child.id()).expect("PIDs are positive")
     }
 
+    /// Its standard output so far.
+    pub fn stdout(&self) -> String {
+        self.said("out")
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_some()
+    }
+
     /// Kills it with SIGKILL, whatever it is doing, and waits until it is gone.
     pub fn kill(mut self) -> Outcome {
         let _ = self.child.kill();

@@ -1,9 +1,12 @@
 //! Nothing dies with us: what snapd does to a program is killed with SIGKILL at random moments, and the
 //! program must not notice. Counts are small by default; `SNAPD_FULL=1` asks for those of the acceptance.
 
+use std::fs;
 use std::time::Duration;
 
-use tests::{Lab, Program, count, eventually, trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::{Lab, Program, Workload, count, eventually, trial};
 
 /// Numbers that spread evenly over a range, the same in each run: the golden ratio's multiples.
 fn moments(times: usize, longest: Duration) -> impl Iterator<Item = Duration> {
@@ -22,7 +25,7 @@ fn cut_short(lab: &Lab, args: &[&str], after: Duration) -> bool {
 
 fn image(lab: &Lab) -> String {
     let path = lab.path("images");
-    let _ = std::fs::remove_dir_all(&path);
+    let _ = fs::remove_dir_all(&path);
     path.to_str().unwrap().into()
 }
 
@@ -104,3 +107,44 @@ trial!(
     lab.undump(&program, &images);
     program.check();
 });
+
+trial!(
+    /// The keeper killed while it takes snapshots: the program runs on, the next command brings a new
+    /// keeper, and it goes on with snapshots.
+    alone keeper, 1800, |lab| {
+    let threads = lab.subject("threads.c");
+    let options = ["--every", "100ms", "--keep-last", "3"];
+    let mut workload = Workload::run(lab, "kept", &options, &[threads.to_str().unwrap()]);
+    workload.wait_for("READY");
+    let pid = workload.pid().unwrap();
+    workload.kill_keeper();
+    for after in moments(count(20, 200), Duration::from_millis(400)) {
+        assert_eq!(workload.pid(), Some(pid), "the program is another one");
+        let mut keepers = Vec::new();
+        eventually("a keeper is there", Duration::from_secs(10), || {
+            keepers = keepers_of("kept");
+            !keepers.is_empty()
+        });
+        assert_eq!(keepers.len(), 1, "keepers: {keepers:?}");
+        std::thread::sleep(after);
+        let _ = kill(Pid::from_raw(keepers[0]), Signal::SIGKILL);
+        eventually("the keeper is gone", Duration::from_secs(5), || keepers_of("kept").is_empty());
+        assert!(fs::metadata(format!("/proc/{pid}")).is_ok(), "the program died with its keeper");
+    }
+    assert_eq!(workload.restores(), 0);
+    workload.checkpoint();
+    workload.crash();
+    kill(Pid::from_raw(workload.pid().unwrap()), Signal::SIGTERM).unwrap();
+    eventually("the end", Duration::from_secs(30), || workload.state().as_deref() == Some("finished"));
+    assert_eq!(workload.row().unwrap()["exit_code"], 0);
+});
+
+/// Detached keepers, by their command lines.
+fn keepers_of(name: &str) -> Vec<i32> {
+    let words = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_keeper = |pid: &i32| {
+        words(pid).contains("__keeper\0") && words(pid).contains(&format!("\0{name}\0"))
+    };
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_keeper).collect()
+}

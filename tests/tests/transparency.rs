@@ -1,0 +1,65 @@
+//! A busy program does not notice checkpoints, however many: no call is interrupted, no timeout ends
+//! early or late, nothing is left in it, and neither it nor snapd grows.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use tests::{Lab, View, Workload, count, trial};
+
+fn checkpoints(lab: &Lab, file: &str, args: &[&str], times: usize, every: Duration) {
+    let program = lab.start_subject(file, args);
+    let before = View::steady(program.pid());
+    let pid = program.pid().to_string();
+    for number in 0..times {
+        let start = Instant::now();
+        let images = format!("images{}", number % 2);
+        let _ = fs::remove_dir_all(lab.path(&images));
+        lab.snapd().call(&["dump", "--leave-running", "--pid", &pid, "--images", &images]).ok();
+        std::thread::sleep(every.saturating_sub(start.elapsed()));
+        assert!(program.is_alive(), "after checkpoint {number}:\n{}", program.output());
+    }
+    let differences = before.differences(&View::of(program.pid()));
+    assert!(differences.is_empty(), "after {times} checkpoints:\n{}", differences.join("\n"));
+    program.check();
+}
+
+trial!(alone busy_threads, 600, |lab| {
+    checkpoints(lab, "threads.c", &[], count(100, 1000), Duration::ZERO);
+});
+
+trial!(
+    /// A timeout under a checkpoint every 300 ms comes on time: 30 ms late is too late, of which the
+    /// pause itself and two busy processors take most.
+    alone timeouts, 600, |lab| {
+    checkpoints(lab, "timeouts.c", &["30"], count(40, 1000), Duration::from_millis(300));
+});
+
+trial!(alone goroutines, 600, |lab| {
+    checkpoints(lab, "goroutines.go", &[], count(30, 300), Duration::ZERO);
+});
+
+/// Memory in KiB and the number of descriptors of a process.
+fn size(pid: i32) -> (u64, usize) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let memory = line.trim().trim_end_matches(" kB").parse().unwrap();
+    (memory, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
+}
+
+trial!(alone the_keeper_does_not_grow, 600, |lab| {
+    let threads = lab.subject("threads.c");
+    let mut workload = Workload::run(lab, "busy", &["--keep-last", "3"], &[threads.to_str().unwrap()]);
+    workload.wait_for("READY");
+    for _ in 0..20 {
+        workload.checkpoint();
+    }
+    let (memory, descriptors) = size(workload.keeper());
+    for _ in 0..count(80, 1000) {
+        workload.checkpoint();
+    }
+    let (memory_after, descriptors_after) = size(workload.keeper());
+    assert!(memory_after < memory + (8 << 10), "from {memory} to {memory_after} KiB");
+    assert!(descriptors_after <= descriptors, "from {descriptors} to {descriptors_after} descriptors");
+    assert!(workload.snapshots().len() <= 3);
+    workload.check();
+});
