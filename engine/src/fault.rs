@@ -31,6 +31,26 @@ pub const REMOTE: &[&str] = &[
     "thaw:half",
 ];
 
+/// All points of a restore: one before each step, by its kind, and around the gate.
+pub const RESTORE: &[&str] = &[
+    "restore:fork",
+    "restore:session",
+    "restore:group",
+    "restore:bury",
+    "restore:end",
+    "restore:build",
+    "restore:map",
+    "restore:plant",
+    "restore:settle",
+    "restore:directories",
+    "restore:threads",
+    "restore:attributes",
+    "restore:release",
+    "restore:gate-shut",
+    "restore:gate-open",
+    "restore:let-go",
+];
+
 static ARMED: AtomicBool = AtomicBool::new(false);
 static WHERE: Mutex<Option<(String, u32)>> = Mutex::new(None);
 

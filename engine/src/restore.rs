@@ -1,10 +1,30 @@
 //! From an image to running processes: all of them, or nothing.
-use std::os::fd::OwnedFd;
+mod blanks;
+mod death;
+mod hole;
+mod memory;
+mod objects;
+mod planting;
+mod release;
 
-use crate::error::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use self::blanks::{Blanks, SpecialPlaces, done};
+use self::planting::Transport;
+use crate::error::{Error, Result, kernel, kernel_io};
 use crate::external::External;
+use crate::host;
 use crate::image::ImageSource;
-use crate::inventory::Pid;
+use crate::inventory::{Inventory, OpenFileId, Pid, SpaceId, Tid};
+use crate::memory::fill::Ranges;
+use crate::plan::{Birth, Step, plan};
+use crate::remote::{Arg, Batch, Caller};
+use crate::sys::area::Area;
+use crate::sys::hold;
 
 /// Whose child a restored root becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +63,184 @@ pub struct Restored {
 
 /// Brings the tree of `image` back. Everything that can be refused is refused before anything is
 /// started; if we die on the way, nothing of the tree is left, or all of it runs.
-pub fn restore(_image: &dyn ImageSource, _options: &Options) -> Result<Restored> {
-    Err(Error::Sketch("restoring"))
+pub fn restore(image: &dyn ImageSource, options: &Options) -> Result<Restored> {
+    let inventory = image.inventory()?;
+    let steps = prepare(&inventory, options)?;
+    let mut restorer = Restorer::new(&inventory, image, options, &steps)?;
+    for step in &steps {
+        crate::fault::point(step.point());
+        if let Err(error) = restorer.perform(step) {
+            tracing::debug!(?step, %error, "the step failed");
+            restorer.give_up();
+            return Err(error);
+        }
+    }
+    let roots = inventory.processes.iter().filter(|(_, process)| process.parent.is_none());
+    Ok(Restored { roots: roots.map(|(pid, _)| *pid).collect(), notes: restorer.notes })
 }
+
+/// What would be done, or everything that is in the way. Starts nothing.
+pub fn prepare(inventory: &Inventory, options: &Options) -> Result<Vec<Step>> {
+    let mut obstacles = host::lacks(inventory);
+    obstacles.extend(objects::check(inventory, options)?);
+    match plan(inventory, &host::look(inventory)?) {
+        Ok(steps) if obstacles.is_empty() => return Ok(steps),
+        Ok(_) => {}
+        Err(Error::Refused(more)) => obstacles.extend(more),
+        Err(error) => return Err(error),
+    }
+    Err(Error::Refused(obstacles))
+}
+
+/// A restore under way.
+struct Restorer<'a> {
+    inventory: &'a Inventory,
+    image: &'a dyn ImageSource,
+    options: &'a Options,
+    blanks: Blanks,
+    transport: Transport,
+    /// Ours, by the image's ids.
+    open_files: BTreeMap<OpenFileId, OwnedFd>,
+    /// What the supervisor holds, by its keys.
+    externals: BTreeMap<String, OwnedFd>,
+    /// What bytes each space was given.
+    filled: BTreeMap<SpaceId, Ranges>,
+    /// Processes that were given a table.
+    planted: BTreeSet<Pid>,
+    /// Where the vdso waits while everything else goes.
+    parking: u64,
+    /// Where ours are, which blanks inherit.
+    special: SpecialPlaces,
+    /// What this processor's xsave areas may hold.
+    xfeatures: u64,
+    halted: BTreeSet<Tid>,
+    notes: Vec<String>,
+}
+
+impl<'a> Restorer<'a> {
+    fn new(
+        inventory: &'a Inventory,
+        image: &'a dyn ImageSource,
+        options: &'a Options,
+        steps: &[Step],
+    ) -> Result<Self> {
+        let births = steps.iter().filter(|step| matches!(step, Step::Fork(_))).count();
+        let threads: usize = inventory.processes.values().map(|p| p.threads.len()).sum();
+        let len = Area::bytes(births + threads) as u64;
+        let maps = std::fs::read_to_string("/proc/self/maps").map_err(kernel_io("read"))?;
+        let used = hole::used(inventory).chain(hole::own(&maps)).collect();
+        let place = hole::find(used, len + PARKING + 0x1000)?;
+        let area = Area::map(place, births + threads).map_err(kernel("mmap"))?;
+        more_descriptors()?;
+        Ok(Self {
+            inventory,
+            image,
+            options,
+            blanks: Blanks::new(area),
+            transport: Transport::new(inventory)?,
+            open_files: BTreeMap::new(),
+            externals: externals(options)?,
+            filled: BTreeMap::new(),
+            planted: BTreeSet::new(),
+            parking: place + len + 0x1000,
+            special: memory::special(&maps),
+            xfeatures: crate::arch::frame::xfeatures(),
+            halted: BTreeSet::new(),
+            notes: Vec::new(),
+        })
+    }
+
+    fn perform(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Fork(birth) => self.fork(birth),
+            Step::Session { pid } => self.call(*pid, "setsid", libc::SYS_setsid, []),
+            Step::Group { pid, group } => {
+                let args = [0.into(), (*group).into()];
+                self.call(*pid, "setpgid", libc::SYS_setpgid, args)
+            }
+            Step::Bury { pid } => self.bury(*pid),
+            Step::End { pid, status } => self.end(*pid, *status),
+            Step::Build { object, open_files, .. } => self.build(*object, open_files),
+            Step::Map { space, pid, .. } => self.map(*space, *pid),
+            Step::Plant { table, pid } => {
+                self.plant(*table, *pid)?;
+                self.planted.insert(*pid);
+                Ok(())
+            }
+            Step::Settle { object, open_file, pid, at } => {
+                self.settle(*object, *open_file, *pid, *at)
+            }
+            Step::Directories { fs, pid } => self.directories(*fs, *pid),
+            Step::Threads { pid, tids } => self.blanks.threads(*pid, tids),
+            Step::Attributes { owner, stage, names } => self.attributes(*owner, *stage, names),
+            Step::Release => {
+                self.open_files.clear();
+                self.release()
+            }
+        }
+    }
+
+    fn fork(&mut self, birth: &Birth) -> Result<()> {
+        match birth.maker {
+            Some(maker) => self.blanks.born_of(birth, maker),
+            None => {
+                self.blanks.born_here(birth, self.options.parentage, &self.special)?;
+                let mut batch = Batch::default();
+                self.transport.alone(&mut batch);
+                done(&self.blanks.caller(Tid(birth.pid.0))?.perform(&batch)?)
+            }
+        }
+    }
+
+    fn call<const N: usize>(
+        &mut self,
+        pid: Pid,
+        name: &'static str,
+        number: i64,
+        args: [Arg; N],
+    ) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.call(name, number, args);
+        done(&self.blanks.caller(Tid(pid.0))?.perform(&batch)?)
+    }
+
+    fn bury(&mut self, pid: Pid) -> Result<()> {
+        hold::end(pid.0).map_err(kernel("kill"))?;
+        self.blanks.all.remove(&Tid(pid.0));
+        Ok(())
+    }
+
+    /// Nothing may be left.
+    fn give_up(&mut self) {
+        for blank in self.blanks.all.values() {
+            if blank.seized {
+                let _ = hold::end(blank.tid.0);
+            }
+        }
+    }
+}
+
+fn externals(options: &Options) -> Result<BTreeMap<String, OwnedFd>> {
+    let ours =
+        |one: &External| Ok((one.key.clone(), one.fd.try_clone().map_err(kernel_io("fcntl"))?));
+    options.externals.iter().map(ours).collect()
+}
+
+/// Room for the vdso's group.
+const PARKING: u64 = 0x10_0000;
+
+/// As many as we may have: objects of the whole tree are ours for a while.
+fn more_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(kernel("getrlimit"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(kernel("setrlimit"))
+}
+
+/// Whether a directory is another one than our root.
+fn differs_from_root(directory: BorrowedFd<'_>) -> Result<bool> {
+    let root = nix::sys::stat::stat("/").map_err(kernel("stat"))?;
+    let other = nix::sys::stat::fstat(directory).map_err(kernel("fstat"))?;
+    Ok((root.st_dev, root.st_ino) != (other.st_dev, other.st_ino))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! x86-64.
+pub(crate) mod blank;
 mod cave;
+pub(crate) mod frame;
 mod registers;
 
 pub(crate) use cave::{Context, MAGIC_ANY, cave};

@@ -1,0 +1,76 @@
+//! What a restore has to know of the machine before it starts anything.
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use nix::unistd::getsid;
+
+use crate::error::{Cause, Obstacle, Result, kernel};
+use crate::inventory::{Inventory, Pid};
+use crate::plan::Host;
+
+/// Another kind of processor.
+const ARCHITECTURE: Cause = Cause {
+    code: "host:architecture",
+    reason: "the snapshot was taken on another kind of processor",
+    remedy: "restore it on a machine of that kind",
+};
+/// A processor that lacks something.
+const FLAGS: Cause = Cause {
+    code: "host:cpu-flags",
+    reason: "this processor lacks what the program may have found and rely on",
+    remedy: "restore it on a machine whose processor has it",
+};
+
+/// Which of the image's numbers others have.
+pub(crate) fn look(inventory: &Inventory) -> Result<Host> {
+    let session = getsid(None).map_err(kernel("getsid"))?.as_raw();
+    let mut numbers = BTreeSet::new();
+    for (pid, process) in &inventory.processes {
+        numbers.extend([pid.0, process.group, process.session]);
+        numbers.extend(process.threads.iter().map(|tid| tid.0));
+    }
+    let here = |number: &i32| *number == session || Path::new(&format!("/proc/{number}")).exists();
+    let taken = numbers.into_iter().filter(here).map(Pid).collect();
+    Ok(Host { taken, session })
+}
+
+/// What the machine lacks.
+pub(crate) fn lacks(inventory: &Inventory) -> Vec<Obstacle> {
+    let machine = &inventory.machine;
+    let mut obstacles = Vec::new();
+    let mut add = |object: String, cause| obstacles.push(Obstacle { pid: None, object, cause });
+    if !machine.architecture.is_empty() && machine.architecture != std::env::consts::ARCH {
+        add(format!("architecture {}", machine.architecture), ARCHITECTURE);
+    }
+    if !machine.flags.is_empty() {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let missing = missing(&text, &machine.flags);
+        if !missing.is_empty() {
+            add(format!("cpu flags {}", missing.join(" ")), FLAGS);
+        }
+    }
+    obstacles
+}
+
+/// Those of `wanted` that cpuinfo does not name.
+fn missing<'a>(cpuinfo: &str, wanted: &'a [String]) -> Vec<&'a str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("flags"));
+    let have: BTreeSet<_> = line
+        .and_then(|line| line.split_once(':'))
+        .map_or("", |(_, flags)| flags)
+        .split(' ')
+        .collect();
+    wanted.iter().map(String::as_str).filter(|flag| !have.contains(flag)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_flags_are_named() {
+        let text = "processor\t: 0\nflags\t\t: fpu sse avx2\nbugs\t: none\n";
+        let wanted = ["avx2", "avx512f"].map(str::to_owned);
+        assert_eq!(missing(text, &wanted), ["avx512f"]);
+    }
+}

@@ -1,0 +1,80 @@
+//! Zombies: blanks that end as the dead ones did, and stay to be reaped.
+//!
+//! A parent that blocks `SIGCHLD` gets it from us a second time; it is taken away again, for what it
+//! had pending is an attribute of its own. A core flag is not made: that takes a core file.
+//! Kernel: wait(2), exit_group(2).
+use nix::libc;
+
+use super::Restorer;
+use super::blanks::{died, done};
+use super::memory::tid;
+use crate::attribute::{ATTRIBUTES, Owner};
+use crate::error::Result;
+use crate::inventory::Pid;
+use crate::plan::Stage;
+use crate::remote::{Arg, Batch, Call, Caller};
+use crate::sys::hold;
+
+impl Restorer<'_> {
+    /// `status` is as wait(2) tells it: the signal in the low bits, or the code above them.
+    pub(super) fn end(&mut self, pid: Pid, status: i32) -> Result<()> {
+        let process = self.inventory.processes.get(&pid);
+        let name = process.map(|process| process.name.clone()).unwrap_or_default();
+        let mut batch = Batch::default();
+        let name = Arg::In([name.as_bytes(), b"\0"].concat());
+        batch.call("prctl", libc::SYS_prctl, [libc::PR_SET_NAME.into(), name]);
+        let signal = status & 0x7f;
+        if signal != 0 && signal != libc::SIGKILL {
+            batch.call(
+                "rt_sigaction",
+                libc::SYS_rt_sigaction,
+                [signal.into(), Arg::In(vec![0; 32]), 0.into(), 8.into()],
+            );
+            let limit = Arg::In(vec![0; 16]);
+            let core = [0.into(), i64::from(libc::RLIMIT_CORE).into(), limit, 0.into()];
+            batch.call("prlimit64", libc::SYS_prlimit64, core);
+        }
+        done(&self.blanks.caller(tid(pid))?.perform(&batch)?)?;
+        self.known_owner(pid)?;
+        hold::stop(pid.0).map_err(died("ptrace", pid))?;
+        if signal != 0 {
+            hold::set_blocked(pid.0, !(1u64 << (signal - 1))).map_err(died("ptrace", pid))?;
+        }
+        hold::detach(pid.0).map_err(died("ptrace", pid))?;
+        let last = if signal == 0 {
+            let args = vec![((status >> 8) & 0xff).into()];
+            Call { name: "exit_group", number: libc::SYS_exit_group, args }
+        } else {
+            Call { name: "kill", number: libc::SYS_kill, args: vec![pid.0.into(), signal.into()] }
+        };
+        self.blanks.caller(tid(pid))?.post(&last)?;
+        self.blanks.all.remove(&tid(pid));
+        hold::until_zombie(pid.0);
+        self.forget_signal(pid)
+    }
+
+    /// What /proc tells of a zombie's owner is that of its credentials.
+    fn known_owner(&mut self, pid: Pid) -> Result<()> {
+        let owner = Owner::Thread(pid, tid(pid));
+        let of_stage = ATTRIBUTES.iter().filter(|entry| entry.stage == Stage::Credentials);
+        let names: Vec<_> = of_stage.map(|entry| entry.name).collect();
+        self.attributes(owner, Stage::Credentials, &names)
+    }
+
+    /// The parent has been told of the death once before.
+    fn forget_signal(&mut self, pid: Pid) -> Result<()> {
+        let process = self.inventory.processes.get(&pid);
+        let Some((parent, signal)) = process.and_then(|p| Some((p.parent?, p.exit_signal))) else {
+            return Ok(());
+        };
+        if !(1..=64).contains(&signal) {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        let mask = Arg::In((1u64 << (signal - 1)).to_ne_bytes().to_vec());
+        let no_time = Arg::In(vec![0; 16]);
+        let args = [mask, 0.into(), no_time, 8.into()];
+        batch.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, args);
+        self.blanks.caller(tid(parent))?.perform(&batch).map(drop) // None may be pending.
+    }
+}

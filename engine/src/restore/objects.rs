@@ -1,0 +1,135 @@
+//! Objects and their open files: built here or in their makers, planted, settled by a holder.
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::libc;
+
+use super::Restorer;
+use super::blanks::{Blanks, done};
+use super::memory::tid;
+use super::planting::Wanted;
+use crate::attribute::{ATTRIBUTES, Owner};
+use crate::error::{Error, Obstacle, Result};
+use crate::inventory::{FsId, Inventory, ObjectId, OpenFileId, Pid, TableId};
+use crate::object::{Build, Check, KINDS, Kind, Missing, named_regular_file};
+use crate::plan::Stage;
+use crate::remote::{Batch, Caller, Makers, RemoteFd};
+use crate::restore::Options;
+
+impl Restorer<'_> {
+    /// Our descriptor of an open file that was built.
+    pub(super) fn file(&self, id: OpenFileId) -> Result<BorrowedFd<'_>> {
+        let found = self.open_files.get(&id).map(AsFd::as_fd);
+        found.ok_or_else(|| Error::Record(format!("open file {id}"), None))
+    }
+
+    pub(super) fn build(&mut self, id: ObjectId, files: &[OpenFileId]) -> Result<()> {
+        let inventory = self.inventory;
+        let damaged = || Error::Record(format!("object {id}"), None);
+        let record = inventory.objects.get(&id).ok_or_else(damaged)?;
+        let kind = kind(&record.kind)?;
+        let mut build = Build {
+            object: id,
+            makers: &mut self.blanks,
+            open_files: &self.open_files,
+            externals: &self.externals,
+            image: self.image,
+        };
+        let ends = (kind.build)(&record.state, &mut build)?;
+        let mut seen = BTreeSet::new();
+        for id in files {
+            let damaged = || Error::Record(format!("open file {id}"), None);
+            let file = inventory.open_files.get(id).ok_or_else(damaged)?;
+            let first = seen.insert(file.refers_to().1);
+            self.open_files.insert(*id, file.build(&ends, first)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn plant(&mut self, table: TableId, pid: Pid) -> Result<()> {
+        let range = (table, RemoteFd(i32::MIN))..=(table, RemoteFd(i32::MAX));
+        let descriptors = self.inventory.descriptors.range(range);
+        let wanted = descriptors.map(|(&(_, at), one)| {
+            Ok(Wanted { at, cloexec: one.cloexec, file: self.file(one.open_file)? })
+        });
+        let wanted = wanted.collect::<Result<Vec<_>>>()?;
+        self.transport.plant(&mut self.blanks.caller(tid(pid))?, &wanted)
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        object: ObjectId,
+        file: OpenFileId,
+        pid: Pid,
+        at: RemoteFd,
+    ) -> Result<()> {
+        let mut batch = Batch::default();
+        if let Some(file) = self.inventory.open_files.get(&file) {
+            file.settle(at, &mut batch);
+        }
+        if let Some(record) = self.inventory.objects.get(&object) {
+            (kind(&record.kind)?.settle)(&record.state, at, &mut batch)?;
+        }
+        done(&self.blanks.caller(tid(pid))?.perform(&batch)?)
+    }
+
+    /// Working directory and root. The root first: it takes a privilege, and changes no directory.
+    pub(super) fn directories(&mut self, id: FsId, pid: Pid) -> Result<()> {
+        let damaged = || Error::Record(format!("directories {id}"), None);
+        let fs = *self.inventory.filesystems.get(&id).ok_or_else(damaged)?;
+        let files = self.files(&[fs.root, fs.cwd])?;
+        let changed = super::differs_from_root(self.file(fs.root)?)?;
+        let mut loan = self.blanks.caller(tid(pid))?;
+        self.transport.lend(&mut loan, &files, |numbers, batch| {
+            let [root, cwd] = numbers else { return };
+            if changed {
+                batch.call("fchdir", libc::SYS_fchdir, [(*root).into()]);
+                let here = crate::remote::Arg::In(b".\0".to_vec());
+                batch.call("chroot", libc::SYS_chroot, [here]);
+            }
+            batch.call("fchdir", libc::SYS_fchdir, [(*cwd).into()]);
+        })
+    }
+
+    pub(super) fn attributes(&mut self, owner: Owner, stage: Stage, names: &[&str]) -> Result<()> {
+        let mut batch = Batch::default();
+        let mut outside = Vec::new();
+        for entry in ATTRIBUTES.iter().filter(|e| e.stage == stage && names.contains(&e.name)) {
+            let key = (owner, entry.name.to_owned());
+            if let Some(state) = self.inventory.attributes.get(&key) {
+                (entry.restore)(state, &mut batch)?;
+                outside.push((entry, state));
+            }
+        }
+        done(&self.blanks.caller(owner.tid())?.perform(&batch)?)?;
+        outside.into_iter().try_for_each(|(entry, state)| (entry.restore_outside)(state, owner))
+    }
+}
+
+impl Makers for Blanks {
+    fn maker(&mut self, pid: Pid) -> Result<Box<dyn Caller + '_>> {
+        Ok(Box::new(self.caller(tid(pid))?))
+    }
+}
+
+fn kind(name: &str) -> Result<&'static Kind> {
+    let unknown = || Error::Record(name.to_owned(), None);
+    KINDS.iter().find(|kind| kind.name == name).ok_or_else(unknown)
+}
+
+/// What of the image's objects is not as it was, or cannot be had here.
+pub(super) fn check(inventory: &Inventory, options: &Options) -> Result<Vec<Obstacle>> {
+    let paths = inventory.files.entries.iter().map(|entry| entry.path.as_slice());
+    let kept: BTreeSet<_> = paths.collect();
+    let mut obstacles = Vec::new();
+    for record in inventory.objects.values() {
+        let named = named_regular_file(record);
+        let rolled_back =
+            named.is_some_and(|(path, ..)| kept.contains(path.as_os_str().as_encoded_bytes()));
+        let with = Check { accept_changed: options.accept_changed, rolled_back };
+        let missing = (kind(&record.kind)?.check)(&record.state, &with)?;
+        let obstacle = |one: Missing| Obstacle { pid: None, object: one.object, cause: one.cause };
+        obstacles.extend(missing.into_iter().map(obstacle));
+    }
+    Ok(obstacles)
+}

@@ -1,0 +1,209 @@
+//! The end of a restore: everybody goes, or nobody.
+//!
+//! All threads go to the gate and are stopped there. Then they are spared: from here on they would
+//! outlive us, but at the gate they wait for one word only for a moment, and end. One store opens
+//! it: whoever is let go from then on, by us or by our death, ends in the program. Left alone, a
+//! thread loads everything from its frame (rt_sigreturn(2)), and the area stays mapped; with us, the
+//! registers are set from here and the area is unmapped by an instruction of the vdso.
+//! Kernel: ptrace(2), signal(7).
+use nix::libc;
+
+use super::Restorer;
+use super::blanks::{died, done};
+use super::memory::tid;
+use crate::arch::{blank, frame};
+use crate::error::{Error, Result, kernel};
+use crate::inventory::{Backing, Life, Pid, Registers, Special, Thread, Tid};
+use crate::remote::{Arg, Batch, Call, Caller};
+use crate::sys::hold;
+
+/// `include/uapi/asm/prctl.h` of x86.
+const ARCH_SET_GS: i32 = 0x1001;
+const ARCH_SET_FS: i32 = 0x1002;
+const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
+/// Indices in `struct user_regs_struct`.
+const RAX: usize = 10;
+const RSI: usize = 13;
+const RDI: usize = 14;
+const ORIG_RAX: usize = 15;
+const RIP: usize = 16;
+const FS_BASE: usize = 21;
+const GS_BASE: usize = 22;
+
+impl Restorer<'_> {
+    pub(super) fn release(&mut self) -> Result<()> {
+        let living: Vec<(Pid, Vec<Tid>, Life)> = self
+            .inventory
+            .processes
+            .iter()
+            .filter(|(_, process)| !matches!(process.life, Life::Zombie { .. }))
+            .map(|(pid, process)| (*pid, process.threads.clone(), process.life))
+            .collect();
+        for (pid, tids, _) in &living {
+            self.last_calls(*pid, tids)?;
+        }
+        // Who was stopped stops before its parent goes to the gate: the parent has to see it.
+        for (pid, tids, life) in &living {
+            if let Life::Stopped { signal, unreported } = life {
+                self.to_gate(tids)?;
+                self.halt(*pid, *signal, *unreported)?;
+            }
+        }
+        for (_, tids, _) in living.iter().filter(|(.., life)| *life == Life::Running) {
+            self.to_gate(tids)?;
+        }
+        for (pid, tids, _) in &living {
+            self.stop_all(*pid, tids)?;
+        }
+        for tid in living.iter().flat_map(|(_, tids, _)| tids) {
+            hold::spare(tid.0).map_err(kernel("ptrace"))?;
+        }
+        crate::fault::point("restore:gate-shut");
+        if !self.blanks.area.open_gate() {
+            return Err(Error::Kernel("futex", nix::errno::Errno::ETIMEDOUT));
+        }
+        crate::fault::point("restore:gate-open");
+        // Nothing can be taken back any more: who has died meanwhile has died as a program does.
+        for (pid, tids, _) in &living {
+            crate::fault::point("restore:let-go");
+            if let Err(error) = self.let_go(*pid, tids) {
+                tracing::warn!(%pid, %error, "a process ended while it was let go");
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to be done while calls can still be made: our socket is closed.
+    fn last_calls(&mut self, pid: Pid, tids: &[Tid]) -> Result<()> {
+        let mut batch = Batch::default();
+        if self.planted.contains(&pid) {
+            self.transport.close(&mut batch);
+        }
+        if tids.iter().any(|tid| self.has_tiles(*tid)) {
+            let tiles = frame::TILE_DATA;
+            let args = [ARCH_REQ_XCOMP_PERM.into(), tiles.into()];
+            batch.call("arch_prctl", libc::SYS_arch_prctl, args);
+        }
+        done(&self.blanks.caller(tid(pid))?.perform(&batch)?)
+    }
+
+    fn has_tiles(&self, tid: Tid) -> bool {
+        let thread = self.inventory.threads.get(&tid);
+        thread.is_some_and(|thread| frame::holds(&thread.xstate) >> frame::TILE_DATA & 1 != 0)
+    }
+
+    /// Segment bases and rseq area; then on to the gate with a frame. All at once, then wait.
+    fn to_gate(&mut self, tids: &[Tid]) -> Result<()> {
+        for &tid in tids {
+            let thread = self.thread(tid)?;
+            let mut batch = Batch::default();
+            if self.has_tiles(tid) {
+                let mut config = vec![0u8; 64];
+                // `struct tileconfig`, palette 1: tile 0 has rows of 64 bytes, 16 of them.
+                for (at, value) in [(0, 1), (16, 64), (48, 16)] {
+                    config.get_mut(at).map(|byte| *byte = value);
+                }
+                batch.call("ldtilecfg", blank::TILES, [Arg::In(config)]);
+            }
+            let base = |at: usize| thread.registers.0.get(at).copied().unwrap_or(0).cast_signed();
+            for (code, at) in [(ARCH_SET_FS, FS_BASE), (ARCH_SET_GS, GS_BASE)] {
+                batch.call("arch_prctl", libc::SYS_arch_prctl, [code.into(), base(at).into()]);
+            }
+            if let Some(rseq) = thread.rseq {
+                let at = rseq.address.cast_signed();
+                let args = [at.into(), rseq.size.into(), 0.into(), rseq.signature.into()];
+                batch.call("rseq", libc::SYS_rseq, args);
+            }
+            let mut loan = self.blanks.caller(tid)?;
+            done(&loan.perform(&batch)?)?;
+            let block = loan.block();
+            let at = block.data_address(0).next_multiple_of(64);
+            let offset = usize::try_from(at - block.data_address(0)).unwrap_or(0);
+            let Thread { registers, xstate, blocked, .. } = thread;
+            let bytes = frame::build(at, registers, xstate, self.xfeatures, *blocked);
+            block.put(offset, &bytes).map_err(kernel("rt_sigreturn"))?;
+            let gate = self.blanks.area.gate_address().cast_signed();
+            let stack = (at + 8).cast_signed();
+            let args = vec![gate.into(), stack.into()];
+            loan.post(&Call { name: "futex", number: blank::GATE, args })?;
+        }
+        tids.iter().try_for_each(|tid| self.blanks.caller(*tid)?.wait())
+    }
+
+    fn thread(&self, tid: Tid) -> Result<&Thread> {
+        let damaged = || Error::Record(format!("thread {tid}"), None);
+        self.inventory.threads.get(&tid).ok_or_else(damaged)
+    }
+
+    /// Stops a process as job control does, and has its parent hear of it if it had.
+    fn halt(&mut self, pid: Pid, signal: i32, unreported: bool) -> Result<()> {
+        hold::halt(pid.0, signal).map_err(died("ptrace", pid))?;
+        self.halted.insert(tid(pid));
+        let parent = self.inventory.processes.get(&pid).and_then(|process| process.parent);
+        let (Some(parent), false) = (parent, unreported) else { return Ok(()) };
+        let mut batch = Batch::default();
+        let (which, how) = (libc::P_PID, libc::WSTOPPED | libc::WNOHANG | libc::__WALL);
+        let args = [which.into(), pid.0.into(), Arg::Out(128), how.into(), 0.into()];
+        batch.call("waitid", libc::SYS_waitid, args);
+        self.blanks.caller(tid(parent))?.perform(&batch).map(drop)
+    }
+
+    fn stop_all(&mut self, pid: Pid, tids: &[Tid]) -> Result<()> {
+        for &tid in tids {
+            if tid.0 != pid.0 {
+                hold::seize(tid.0).map_err(died("ptrace", pid))?;
+            }
+            let stopped = self.halted.contains(&tid);
+            if !stopped {
+                hold::stop(tid.0).map_err(died("ptrace", pid))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The leader is the last: it unmaps what the others need until they have their registers.
+    fn let_go(&self, pid: Pid, tids: &[Tid]) -> Result<()> {
+        for &one in tids.iter().rev() {
+            let thread = self.thread(one)?;
+            if one == tid(pid) {
+                self.unmap_area(pid)?;
+            }
+            hold::set_xstate(one.0, &thread.xstate).map_err(died("ptrace", pid))?;
+            hold::set_blocked(one.0, thread.blocked).map_err(died("ptrace", pid))?;
+            hold::set_registers(one.0, &settled(&thread.registers)).map_err(died("ptrace", pid))?;
+        }
+        tids.iter().rev().try_for_each(|tid| hold::detach(tid.0).map_err(died("ptrace", pid)))
+    }
+
+    fn unmap_area(&self, pid: Pid) -> Result<()> {
+        let shared = self.inventory.processes.get(&pid).map(|process| process.space);
+        let users = self.inventory.processes.values().filter(|p| Some(p.space) == shared).count();
+        let Some(at) = self.call_instruction(pid).filter(|_| users == 1) else { return Ok(()) };
+        let mut registers = hold::registers(pid.0).map_err(died("ptrace", pid))?;
+        let call = libc::SYS_munmap.cast_unsigned();
+        let (base, len) = (self.blanks.area.address(), self.blanks.area.len() as u64);
+        let changes = [(RAX, call), (RDI, base), (RSI, len), (ORIG_RAX, u64::MAX), (RIP, at)];
+        for (word, value) in changes {
+            registers.0.get_mut(word).map(|word| *word = value);
+        }
+        hold::set_registers(pid.0, &registers).map_err(died("ptrace", pid))?;
+        hold::to_call(pid.0).map_err(died("ptrace", pid))?;
+        hold::to_call(pid.0).map_err(died("ptrace", pid))
+    }
+
+    /// Where the vdso makes a system call.
+    fn call_instruction(&self, pid: Pid) -> Option<u64> {
+        let space = self.inventory.processes.get(&pid)?.space;
+        let space = self.inventory.spaces.get(&space)?;
+        let vdso = space.vmas.iter().find(|v| v.backing == Backing::Special(Special::Vdso))?;
+        let at = space.vdso.windows(2).position(|bytes| bytes == [0x0f, 0x05])?;
+        Some(vdso.start + at as u64)
+    }
+}
+
+/// No call is under way, so none is to be restarted.
+fn settled(registers: &Registers) -> Registers {
+    let mut registers = *registers;
+    registers.0.get_mut(ORIG_RAX).map(|word| *word = u64::MAX);
+    registers
+}
