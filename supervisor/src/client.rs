@@ -32,15 +32,12 @@ pub fn status(home: &Home, name: &str) -> Result<Listed> {
 
 fn one(home: &Home, book: &Book, name: &str) -> Result<Listed> {
     let entry = book.entry(name)?;
-    let live = if is_running(home, name)? {
-        match ask(home, name, to_keeper::Of::Status(Empty {}))? {
-            from_keeper::Of::Info(info) => Some(info),
-            _ => None,
-        }
-    } else {
-        None
-    };
-    Ok(Listed { entry, live })
+    let live = is_running(home, name)?.then(|| ask(home, name, to_keeper::Of::Status(Empty {})));
+    match live {
+        Some(Ok(from_keeper::Of::Info(info))) => Ok(Listed { entry, live: Some(info) }),
+        // It ended while we asked: what was written last counts.
+        _ => Ok(Listed { entry: book.entry(name)?, live: None }),
+    }
 }
 
 /// Takes a snapshot; its number.
@@ -119,6 +116,9 @@ pub fn wait_for_keeper(home: &Home, name: &str) -> Result<()> {
     for _ in 0..500 {
         if home.connect(name, "control").is_ok() {
             return Ok(());
+        }
+        if !is_running(home, name)? {
+            return Err(Error::Refused(format!("workload {name:?} has ended")));
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -31,8 +31,8 @@ enum State {
     Waiting(Duration, Next),
     /// It ended, and its tree is being cleared away; then this.
     Ending(Outcome),
-    /// Over.
-    Over,
+    /// Over, or not begun.
+    Over(Outcome),
 }
 
 /// How it is over.
@@ -77,7 +77,7 @@ impl Machine {
         Self {
             recovery: Recovery::new(line, options.restart_limit, options.restart_window),
             options,
-            state: State::Over,
+            state: State::Over(Outcome::Finished),
             taking: None,
             waiting: Vec::new(),
             due: None,
@@ -130,9 +130,12 @@ impl Machine {
             State::Running(_) if self.taking.is_some() => "checkpointing",
             State::Running(_) => "running",
             State::Waiting(..) => "backoff",
-            State::Ending(Outcome::Failed) => "failed",
-            State::Ending(Outcome::Stopped) => "stopped",
-            State::Ending(_) | State::Over => "finished",
+            State::Ending(Outcome::Again(_)) => "backoff",
+            State::Ending(how) | State::Over(how) => match how {
+                Outcome::Failed => "failed",
+                Outcome::Stopped => "stopped",
+                Outcome::Finished | Outcome::Again(_) => "finished",
+            },
         }
     }
 
@@ -195,7 +198,7 @@ impl Machine {
     fn not_started(&mut self, code: i32, todo: &mut Vec<Action>) {
         self.code = code;
         todo.push(Action::record(Kind::Failed, None, "it could not be started"));
-        self.over(todo);
+        self.over(Outcome::Failed, todo);
     }
 
     fn not_restored(&mut self, why: &str, now: Duration, todo: &mut Vec<Action>) {
@@ -207,14 +210,14 @@ impl Machine {
         if !self.recovery.in_episode() {
             // Asked for by a person, who should decide what is next.
             self.code = 1;
-            return self.over(todo);
+            return self.over(Outcome::Stopped, todo);
         }
         let next = self.recovery.not_restored(now);
         self.go_on(next, now, todo);
     }
 
     fn ended(&mut self, ended: Ended, now: Duration, todo: &mut Vec<Action>) {
-        if matches!(self.state, State::Ending(_) | State::Over | State::Waiting(..)) {
+        if matches!(self.state, State::Ending(_) | State::Over(_) | State::Waiting(..)) {
             return;
         }
         self.code = ended.code();
@@ -252,7 +255,7 @@ impl Machine {
 
     /// Nothing of the tree is left: the next thing can begin.
     fn gone(&mut self, now: Duration, todo: &mut Vec<Action>) {
-        if !matches!(self.state, State::Ending(_) | State::Over | State::Waiting(..)) {
+        if !matches!(self.state, State::Ending(_) | State::Over(_) | State::Waiting(..)) {
             // Without having ended: it died with its shim.
             self.ended(Ended { status: 0, signal: KILL }, now, todo);
         }
@@ -262,9 +265,9 @@ impl Machine {
                 Outcome::Failed if self.options.restart != Restart::No => {
                     let why = "it crashed too often";
                     todo.push(Action::record(Kind::Failed, None, why));
-                    self.over(todo);
+                    self.over(outcome, todo);
                 }
-                Outcome::Finished | Outcome::Stopped | Outcome::Failed => self.over(todo),
+                Outcome::Finished | Outcome::Stopped | Outcome::Failed => self.over(outcome, todo),
             }
         }
     }
@@ -277,7 +280,7 @@ impl Machine {
                 if self.code == 0 {
                     self.code = 1;
                 }
-                return self.over(todo);
+                return self.over(Outcome::Failed, todo);
             }
         };
         if let Next::Restore { seq, back: 1.., .. } = next {
@@ -290,8 +293,8 @@ impl Machine {
         self.state = State::Waiting(now + pause, next);
     }
 
-    fn over(&mut self, todo: &mut Vec<Action>) {
-        self.state = State::Over;
+    fn over(&mut self, outcome: Outcome, todo: &mut Vec<Action>) {
+        self.state = State::Over(outcome);
         self.kill_at = None;
         let answered: Vec<_> = self.stoppers.drain(..).collect();
         todo.extend(answered.into_iter().map(|id| Action::answer(id, None)));
@@ -347,7 +350,7 @@ impl Machine {
                         self.kill_at = Some(now + timeout);
                         todo.push(Action::Signal { number: signal });
                     }
-                    State::Waiting(..) => self.over(todo),
+                    State::Waiting(..) => self.over(Outcome::Stopped, todo),
                     _ => {}
                 }
             }
@@ -355,7 +358,7 @@ impl Machine {
                 self.asked = true;
                 self.stoppers.push(id);
                 match self.state {
-                    State::Waiting(..) => self.over(todo),
+                    State::Waiting(..) => self.over(Outcome::Stopped, todo),
                     _ => todo.push(Action::Kill),
                 }
             }
@@ -390,7 +393,7 @@ impl Machine {
                     ));
                     self.start_fresh(todo);
                 }
-                Next::Fail { .. } => self.over(todo),
+                Next::Fail { .. } => self.over(Outcome::Failed, todo),
             },
             State::Running(_) if self.due.is_some_and(|due| now >= due) => {
                 self.scheduled(now, todo)

@@ -100,6 +100,10 @@ impl Shell {
                 () = tokio::time::sleep_until(wake.into()) => self.feed(Event::Tick),
             }
         }
+        // Answers that were given are on their way in tasks of their own.
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
         drop(self.terminal.as_mut().map(Terminal::finish));
         let _ = std::fs::remove_file(self.charge.home.run(&name, "control"));
         match self.fault.take() {
@@ -153,7 +157,7 @@ impl Shell {
             Action::Answer { id, result } => self.answer(id, result),
             Action::Exit { code } => {
                 self.entry.exit_code = Some(code);
-                self.entry.state.clear();
+                self.entry.state.clear(); // So that what it is now is written.
                 self.exit = Some(code);
             }
         }
