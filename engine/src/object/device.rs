@@ -68,7 +68,7 @@ impl Object for Device {
     }
 
     fn check(state: &State, with: &Check) -> Vec<Missing> {
-        let mut missing = state.named.check(S_IFCHR, with, &NAMES);
+        let mut missing = state.named.check(S_IFCHR, *with, &NAMES);
         let wanted = makedev(state.major, state.minor);
         let other = |path: &&str| stat(*path).is_ok_and(|stat| stat.st_rdev != wanted);
         let others = state.named.living().filter(other).map(str::to_owned);

@@ -33,7 +33,7 @@ impl Object for Directory {
     }
 
     fn check(state: &State, with: &Check) -> Vec<Missing> {
-        state.named.check(S_IFDIR, with, &NAMES)
+        state.named.check(S_IFDIR, *with, &NAMES)
     }
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {

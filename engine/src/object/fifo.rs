@@ -74,7 +74,7 @@ impl Object for Fifo {
     }
 
     fn check(state: &State, with: &Check) -> Vec<Missing> {
-        state.named.check(S_IFIFO, with, &NAMES)
+        state.named.check(S_IFIFO, *with, &NAMES)
     }
 
     fn build(state: &State, with: &mut Build<'_>) -> Result<Ends> {

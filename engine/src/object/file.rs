@@ -132,7 +132,7 @@ impl Object for Regular {
     }
 
     fn check(state: &State, with: &Check) -> Vec<Missing> {
-        let mut missing = state.named.check(S_IFREG, with, &NAMES);
+        let mut missing = state.named.check(S_IFREG, *with, &NAMES);
         let trusted = state.written || with.rolled_back || with.accept_changed;
         let living = state.named.living().next().filter(|_| missing.is_empty() && !trusted);
         if let Some(path) = living.filter(|path| !state.is_still(path)) {
@@ -245,10 +245,10 @@ mod tests {
         let files = [first.into(), second.into()];
         let (state, opened) = Bench::default().round_trip::<Regular>(&files);
         assert!(state.named.is_gone() && !sub.exists() && !other.exists());
-        let stats: Vec<_> = opened.iter().map(|fd| fstat(fd).unwrap()).collect();
-        assert_eq!(stats[0].st_ino, stats[1].st_ino);
-        assert_eq!((stats[0].st_nlink, stats[0].st_size), (0, (1 << 20) + 3));
-        assert!(stats[0].st_blocks < 64, "holes stay holes");
+        let seen: Vec<_> = opened.iter().map(|fd| fstat(fd).unwrap()).collect();
+        assert_eq!(seen[0].st_ino, seen[1].st_ino);
+        assert_eq!((seen[0].st_nlink, seen[0].st_size), (0, (1 << 20) + 3));
+        assert!(seen[0].st_blocks < 64, "holes stay holes");
 
         fs::write(&other, "a newcomer").unwrap();
         let mut bench = Bench::default();

@@ -71,7 +71,7 @@ impl Object for KernelFile {
     }
 
     fn check(state: &State, with: &Check) -> Vec<Missing> {
-        state.named.check(state.file_type, with, &NAMES)
+        state.named.check(state.file_type, *with, &NAMES)
     }
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {

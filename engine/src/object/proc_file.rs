@@ -61,8 +61,8 @@ impl Object for ProcFile {
 
     /// Of members of the tree there is nothing yet.
     fn check(state: &State, with: &Check) -> Vec<Missing> {
-        let mut missing = state.named.check(S_IFREG, with, &NAMES);
-        let directories = state.named.check(S_IFDIR, with, &NAMES);
+        let mut missing = state.named.check(S_IFREG, *with, &NAMES);
+        let directories = state.named.check(S_IFDIR, *with, &NAMES);
         missing.retain(|lost| directories.contains(lost) && owner(&lost.object).is_none());
         missing
     }

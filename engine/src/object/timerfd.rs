@@ -1,4 +1,4 @@
-//! timerfd_create(2): a timer that is read.
+//! `timerfd_create(2)`: a timer that is read.
 //!
 //! Kernel: `fs/timerfd.c`. The time that remains is the same in every time namespace, so that the
 //! coordinator may set it; and monotonic time goes on where it was. An absolute time of day is

@@ -1,4 +1,4 @@
-//! timerfd_create(2), with what nix does not show: intervals of disarmed timers, and the ticks.
+//! `timerfd_create(2)`, with what nix does not show: intervals of disarmed timers, and the ticks.
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::Result;
