@@ -152,11 +152,11 @@ impl Named {
             let path = Path::new(&name.path);
             let found =
                 if name.gone { scaffold.raise(path, &mut source, &make)? } else { path.to_owned() };
-            let file = open_place(&found).map_err(|errno| match errno {
+            let place = open_place(&found).map_err(|errno| match errno {
                 Errno::ENOENT | Errno::ENOTDIR => missing(&found, causes),
                 errno => Error::Kernel("open", errno),
             })?;
-            ends.push((End(name.end), file));
+            ends.push((End(name.end), place));
         }
         scaffold.remove()?;
         if let (true, Some((_, file))) = (self.is_gone(), ends.first()) {
@@ -194,11 +194,11 @@ impl Scaffold {
             self.directories.push(directory.to_owned());
         }
         for name in candidates(path) {
-            let made = match source {
+            let done = match source {
                 Some(there) => linkat(AT_FDCWD, &**there, AT_FDCWD, &*name, AtFlags::empty()),
                 None => make(&name),
             };
-            match made {
+            match done {
                 Ok(()) => {
                     self.names.push(name.clone());
                     source.get_or_insert_with(|| name.clone());
