@@ -37,6 +37,21 @@ pub(crate) fn get(fd: BorrowedFd<'_>, level: i32, name: i32, len: usize) -> Resu
     Ok(value)
 }
 
+/// getsockopt(2) of a value that is asked with part of itself.
+pub(crate) fn exchange(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    mut value: Vec<u8>,
+) -> Result<Vec<u8>> {
+    let mut room = socklen_t::try_from(value.len()).map_err(|_| Errno::EINVAL)?;
+    let at = value.as_mut_ptr().cast();
+    // SAFETY: `at` has `room` bytes, all initialised, and the kernel writes no more; `fd` is open.
+    Errno::result(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, at, &raw mut room) })?;
+    value.truncate(usize::try_from(room).unwrap_or(0));
+    Ok(value)
+}
+
 /// `SO_GET_FILTER`, whose length counts instructions of eight bytes.
 pub(crate) fn get_filter(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     let mut count: socklen_t = 0;

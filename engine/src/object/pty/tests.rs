@@ -73,6 +73,7 @@ fn a_master_outside_and_bytes_under_way_are_obstacles() {
     let mut bench = Bench::default();
     bench.collect::<Pty>(&[slave.try_clone().unwrap()]);
     nix::unistd::write(&master, b"line\n").unwrap();
+    while !poll_now(slave.as_fd(), libc::POLLIN).unwrap() {}
     bench.collect::<Pty>(&[master, slave]);
     assert_eq!(bench.codes(), ["pty:outside", "pty:queued"]);
 }
