@@ -85,6 +85,7 @@ impl Image {
             files: &[(claim.end, file)],
             info,
             external: None,
+            close_tcp: false,
             sockets: &Sockets::default(),
             tree: &mut Nothing,
             bulk: &mut bulk,
