@@ -50,8 +50,8 @@ impl References for Nothing {
         None
     }
 
-    fn adopt(&mut self, _: OwnedFd) -> OpenFileId {
-        OpenFileId(0)
+    fn adopt(&mut self, _: OwnedFd) -> Result<OpenFileId> {
+        Ok(OpenFileId(0))
     }
 
     fn member(&self, _: i32) -> Option<Pid> {

@@ -55,7 +55,7 @@ pub(crate) fn collect(
         with.obstacle(cause);
     }
     with.keep(end, seen.iter().flat_map(|message| &message.bytes).copied().collect());
-    Ok(seen.into_iter().map(|message| record(with, message)).collect())
+    seen.into_iter().map(|message| record(with, message)).collect()
 }
 
 /// In most cases one look shows that there is nothing more to see.
@@ -82,16 +82,20 @@ fn look(fd: BorrowedFd<'_>, kind: i32, waiting: usize) -> nix::Result<Vec<scm::M
     scm::peek_all(fd, kind == SOCK_STREAM, room)
 }
 
-fn record(with: &mut Collect<'_>, message: scm::Message) -> Message {
+fn record(with: &mut Collect<'_>, message: scm::Message) -> Result<Message> {
     let signed = message.signed.map(|(pid, uid, gid)| vec![pid.cast_unsigned(), uid, gid]);
     let sender_file = sender_file(with, &message.sender);
-    Message {
+    Ok(Message {
         len: message.bytes.len() as u64,
-        passed: message.passed.into_iter().map(|file| with.tree.adopt(file).0).collect(),
+        passed: message
+            .passed
+            .into_iter()
+            .map(|file| Ok(with.tree.adopt(file)?.0))
+            .collect::<Result<_>>()?,
         signed: signed.unwrap_or_default(),
         sender: message.sender,
         sender_file: sender_file.map(|id| id.0),
-    }
+    })
 }
 
 /// Whoever has this abstract name: a path can be bound again where nobody sees it, but not this.

@@ -1,0 +1,177 @@
+//! From what a frozen tree holds to objects, open files and descriptors.
+//!
+//! A descriptor is asked for its inode first; only an open file that is not known yet, by kcmp(2), is
+//! duplicated here. So a tree of many processes that inherited the same files costs one duplicate
+//! for each open file, and no duplicate outlives the collector.
+//!
+//! Objects are collected when all their open files are known. Collecting one can turn up more open
+//! files (descriptors in flight): then there is another round.
+mod attributes;
+mod objects;
+mod ranked;
+mod registry;
+mod unsupported;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+
+pub(crate) use self::attributes::{OfProcess, attributes};
+use self::ranked::Ranked;
+use self::registry::{Found, Registry};
+use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
+use crate::external::External;
+use crate::image::Bulk;
+use crate::inventory::{
+    Descriptor, FsId, ObjectId, ObjectRecord, OpenFileId, Pid, SpaceId, TableId,
+};
+use crate::open_file::OpenFile;
+use crate::procfs::Fields;
+use crate::remote::RemoteFd;
+use crate::sys::{kcmp, pidfd};
+
+/// `O_CLOEXEC` as fdinfo shows it (`include/uapi/asm-generic/fcntl.h`).
+const CLOEXEC: u64 = 0o2_000_000;
+
+/// What was collected.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) objects: BTreeMap<ObjectId, ObjectRecord>,
+    pub(crate) open_files: BTreeMap<OpenFileId, OpenFile>,
+    pub(crate) descriptors: BTreeMap<(TableId, RemoteFd), Descriptor>,
+    pub(crate) bulk: Bulk,
+}
+
+/// Collects; to be fed with all processes and mappings, then [`finished`](Self::finish).
+#[derive(Debug)]
+pub(crate) struct Collector {
+    registry: Registry,
+    tables: Ranked<(Pid, u32)>,
+    spaces: Ranked<(Pid, u32)>,
+    filesystems: Ranked<(Pid, u32)>,
+    descriptors: BTreeMap<(TableId, RemoteFd), Descriptor>,
+    /// What we opened ourselves, told apart by what it is and how it is open.
+    opened: BTreeMap<(u64, u64, u64, String), OpenFileId>,
+}
+
+impl Collector {
+    /// For a tree of these members; what the supervisor holds outside is no obstacle.
+    pub(crate) fn new(members: BTreeSet<Pid>, externals: &[External]) -> Result<Self> {
+        Ok(Self {
+            registry: Registry::new(members, externals)?,
+            tables: Ranked::default(),
+            spaces: Ranked::default(),
+            filesystems: Ranked::default(),
+            descriptors: BTreeMap::new(),
+            opened: BTreeMap::new(),
+        })
+    }
+
+    /// The address space of a process; whether it is the first that has it.
+    pub(crate) fn space(&mut self, pid: Pid) -> Result<(SpaceId, bool)> {
+        let (id, new) = shared(&mut self.spaces, kcmp::Shared::Space, pid)?;
+        Ok((SpaceId(id), new))
+    }
+
+    /// Its working directory and root; whether it is the first that has them.
+    pub(crate) fn filesystem(&mut self, pid: Pid) -> Result<(FsId, bool)> {
+        let (id, new) = shared(&mut self.filesystems, kcmp::Shared::Fs, pid)?;
+        Ok((FsId(id), new))
+    }
+
+    /// Its table of descriptors, all of which become known.
+    pub(crate) fn table(&mut self, pid: Pid) -> Result<TableId> {
+        let (id, new) = shared(&mut self.tables, kcmp::Shared::Table, pid)?;
+        if new {
+            self.descriptors(pid, TableId(id))?;
+        }
+        Ok(TableId(id))
+    }
+
+    fn descriptors(&mut self, pid: Pid, table: TableId) -> Result<()> {
+        let process = pidfd::open(pid).map_err(kernel("pidfd_open"))?;
+        for number in numbers(pid)? {
+            let path = format!("/proc/{pid}/fd/{number}");
+            let meta = fs::metadata(&path).map_err(kernel_io("stat"))?;
+            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"));
+            let info = info.map_err(kernel_io("read"))?;
+            let inode = (meta.dev(), meta.ino());
+            let open_file = match self.registry.find(inode, (pid, number))? {
+                Some(known) => known,
+                None => {
+                    let taken = pidfd::take(process.as_fd(), number);
+                    let fd = taken.map_err(kernel("pidfd_getfd"))?;
+                    let at = Some(RemoteFd(number));
+                    let name = format!("fd {number} ({})", link_of(&fd)?);
+                    let info = info.clone();
+                    self.registry.add(inode, Found { fd, holder: pid, at, name, info })?
+                }
+            };
+            let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
+            self.descriptors.insert((table, RemoteFd(number)), Descriptor { open_file, cloexec });
+        }
+        Ok(())
+    }
+
+    /// Gives what we have opened on behalf of a process (a mapping's file through
+    /// `/proc/PID/map_files`, its executable, a directory) an open file of its own. `name` is for
+    /// people.
+    pub(crate) fn opened(&mut self, pid: Pid, fd: OwnedFd, name: &str) -> Result<OpenFileId> {
+        let link = link_of(&fd)?;
+        let number = fd.as_raw_fd();
+        let meta = fs::metadata(format!("/proc/self/fd/{number}")).map_err(kernel_io("stat"))?;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+        let info = info.map_err(kernel_io("read"))?;
+        let flags = Fields::parse(&info).take_number("flags", 8).unwrap_or(0);
+        let key = (meta.dev(), meta.ino(), flags, link);
+        if let Some(known) = self.opened.get(&key) {
+            return Ok(*known);
+        }
+        let name = format!("{name} ({})", key.3);
+        let found = Found { fd, holder: pid, at: None, name, info };
+        let id = self.registry.add((meta.dev(), meta.ino()), found)?;
+        self.opened.insert(key, id);
+        Ok(id)
+    }
+
+    /// Collects every object that was found.
+    pub(crate) fn finish(self, obstacles: &mut Vec<Obstacle>) -> Result<Collected> {
+        let Self { registry, descriptors, .. } = self;
+        let collected = objects::collect(registry, &descriptors, &self.tables, obstacles)?;
+        Ok(Collected { descriptors, ..collected })
+    }
+}
+
+/// The id of what a process shares with others, and whether it is new.
+fn shared(ids: &mut Ranked<(Pid, u32)>, what: kcmp::Shared, pid: Pid) -> Result<(u32, bool)> {
+    let next = u32::try_from(ids.len()).map_err(|_| Error::Record("processes".into(), None))?;
+    let compare = |(other, _): &(Pid, u32)| kcmp::shared(what, pid, *other);
+    match ids.search(compare).map_err(kernel("kcmp"))? {
+        Ok((_, id)) => Ok((id, false)),
+        Err(place) => {
+            ids.insert(place, (pid, next));
+            Ok((next, true))
+        }
+    }
+}
+
+fn numbers(pid: Pid) -> Result<Vec<RawFd>> {
+    let listed = fs::read_dir(format!("/proc/{pid}/fd")).map_err(kernel_io("readdir"))?;
+    let number = |entry: std::io::Result<fs::DirEntry>| {
+        let name = entry.map_err(kernel_io("readdir"))?.file_name();
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        number.ok_or_else(|| Error::Record("/proc/PID/fd".into(), None))
+    };
+    let mut numbers = listed.map(number).collect::<Result<Vec<RawFd>>>()?;
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn link_of(fd: &OwnedFd) -> Result<String> {
+    let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    Ok(link.map_err(kernel_io("readlink"))?.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Which open files make up an object, and what its kind says of it.
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::Collected;
+use super::ranked::Ranked;
+use super::registry::{Found, Registry};
+use super::unsupported;
+use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
+use crate::image::Bulk;
+use crate::inventory::{Descriptor, End, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
+use crate::object::{Claim, Collect, Evidence, Identity, Kind, References, classify};
+use crate::open_file::OpenFile;
+use crate::procfs::Fields;
+use crate::remote::RemoteFd;
+
+const UNCLAIMED: Cause = Cause {
+    code: "object:unclaimed",
+    reason: "the kernel says something of it that we do not understand",
+    remedy: "report it, with the line of /proc/PID/fdinfo that is named",
+};
+
+/// What tells objects apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    OpenFile(OpenFileId),
+    Identity(&'static str, Identity),
+}
+
+/// An object in the making.
+struct Draft {
+    kind: &'static Kind,
+    files: Vec<(OpenFileId, End)>,
+    /// Files were added since it was last collected.
+    stale: bool,
+    obstacles: Vec<Obstacle>,
+    record: Option<ObjectRecord>,
+}
+
+struct Drafts<'a> {
+    registry: Registry,
+    descriptors: &'a BTreeMap<(TableId, RemoteFd), Descriptor>,
+    table_of: BTreeMap<Pid, TableId>,
+    drafts: BTreeMap<ObjectId, Draft>,
+    by_key: BTreeMap<Key, ObjectId>,
+    open_files: BTreeMap<OpenFileId, OpenFile>,
+    next: u32,
+    /// How many of the registry's files belong to a draft.
+    assigned: usize,
+    bulk: Bulk,
+}
+
+/// Collects all objects, to a fixpoint over descriptors in flight.
+pub(super) fn collect(
+    registry: Registry,
+    descriptors: &BTreeMap<(TableId, RemoteFd), Descriptor>,
+    tables: &Ranked<(Pid, u32)>,
+    obstacles: &mut Vec<Obstacle>,
+) -> Result<Collected> {
+    let mut work = Drafts {
+        registry,
+        descriptors,
+        table_of: tables.iter().map(|(pid, table)| (*pid, TableId(*table))).collect(),
+        drafts: BTreeMap::new(),
+        by_key: BTreeMap::new(),
+        open_files: BTreeMap::new(),
+        next: 0,
+        assigned: 0,
+        bulk: Bulk::default(),
+    };
+    loop {
+        work.assign(obstacles)?;
+        let stale: Vec<_> =
+            work.drafts.iter().filter(|(_, draft)| draft.stale).map(|(id, _)| *id).collect();
+        if stale.is_empty() {
+            break;
+        }
+        stale.into_iter().try_for_each(|id| work.collect(id))?;
+    }
+    let mut objects = BTreeMap::new();
+    for (id, mut draft) in work.drafts {
+        obstacles.append(&mut draft.obstacles);
+        objects.extend(draft.record.map(|record| (id, record)));
+    }
+    let (open_files, bulk) = (work.open_files, work.bulk);
+    Ok(Collected { objects, open_files, bulk, ..Collected::default() })
+}
+
+impl Drafts<'_> {
+    /// Gives every open file that has none its object.
+    fn assign(&mut self, obstacles: &mut Vec<Obstacle>) -> Result<()> {
+        for id in self.registry.ids(self.assigned) {
+            self.assigned += 1;
+            let Some((found, evidence)) = self.registry.get(id) else { continue };
+            let Some((kind, claim)) = classify(evidence) else {
+                let cause = *unsupported::cause(evidence);
+                let (pid, object) = (Some(found.holder), found.name.clone());
+                obstacles.push(Obstacle { pid, object, cause });
+                continue;
+            };
+            let object = self.object(id, kind, claim)?;
+            if let Some(draft) = self.drafts.get_mut(&object) {
+                draft.files.push((id, claim.end));
+                draft.stale = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, id: OpenFileId, kind: &'static Kind, claim: Claim) -> Result<ObjectId> {
+        let key = match claim.identity {
+            Identity::OpenFile => Key::OpenFile(id),
+            identity @ Identity::Inode(_) => Key::Identity(kind.name, identity),
+        };
+        if let Some(known) = self.by_key.get(&key) {
+            return Ok(*known);
+        }
+        let object = ObjectId(self.next);
+        self.next =
+            self.next.checked_add(1).ok_or_else(|| Error::Record("objects".into(), None))?;
+        let (files, obstacles) = (Vec::new(), Vec::new());
+        self.drafts.insert(object, Draft { kind, files, stale: true, obstacles, record: None });
+        self.by_key.insert(key, object);
+        Ok(object)
+    }
+
+    fn collect(&mut self, object: ObjectId) -> Result<()> {
+        let Some(draft) = self.drafts.get_mut(&object) else { return Ok(()) };
+        draft.stale = false;
+        let (kind, members) = (draft.kind, draft.files.clone());
+        let mut obstacles = Vec::new();
+        let parts = self.parts(&members)?;
+        let Some(first) = parts.first() else { return Ok(()) };
+        let (holder, name) = (first.holder, first.name.clone());
+        let mut info = Fields::parse("");
+        for part in &parts {
+            let mut fields = Fields::parse(&part.info);
+            let fd = part.fd.as_fd();
+            let (file, cause) = OpenFile::collect(fd, object, part.end, &mut fields)?;
+            let blame = |cause: &Cause| Obstacle {
+                pid: Some(part.holder),
+                object: part.name.clone(),
+                cause: *cause,
+            };
+            obstacles.extend(cause.map(blame));
+            self.open_files.insert(part.id, file);
+            info.append(fields);
+        }
+        let external = parts.iter().find_map(|part| part.external.clone());
+        let sockets = self.registry.sockets.clone();
+        let files: Vec<_> = parts.iter().map(Part::handed_out).collect::<Result<_>>()?;
+        self.bulk.bytes.retain(|(of, _), _| *of != object);
+        let mut tree = Tree {
+            registry: &mut self.registry,
+            descriptors: self.descriptors,
+            table_of: &self.table_of,
+            holder,
+        };
+        let mut with = Collect {
+            object,
+            holder,
+            name: name.clone(),
+            files: &files,
+            info,
+            external: external.as_deref(),
+            sockets: &sockets,
+            tree: &mut tree,
+            bulk: &mut self.bulk,
+            obstacles: &mut obstacles,
+        };
+        let state = (kind.collect)(&mut with)?;
+        let unclaimed: Vec<_> = with.info.leftover().map(str::to_owned).collect();
+        obstacles.extend(unclaimed.into_iter().map(|key| Obstacle {
+            pid: Some(holder),
+            object: format!("{name}, line \"{key}\""),
+            cause: UNCLAIMED,
+        }));
+        let (place, needs) = ((kind.place)(&state)?, (kind.needs)(&state)?);
+        let record = ObjectRecord { kind: kind.name.into(), place, needs, state };
+        if let Some(draft) = self.drafts.get_mut(&object) {
+            (draft.obstacles, draft.record) = (obstacles, Some(record));
+        }
+        Ok(())
+    }
+
+    fn parts(&self, members: &[(OpenFileId, End)]) -> Result<Vec<Part>> {
+        let found = members.iter().filter_map(|(id, end)| Some((id, end, self.registry.get(*id)?)));
+        found.map(|(id, end, (found, seen))| Part::of(*id, *end, found, seen)).collect()
+    }
+}
+
+/// One open file of an object, apart from the registry: collecting may add to that.
+struct Part {
+    id: OpenFileId,
+    end: End,
+    fd: OwnedFd,
+    holder: Pid,
+    name: String,
+    info: String,
+    external: Option<String>,
+}
+
+impl Part {
+    fn of(id: OpenFileId, end: End, found: &Found, seen: &Evidence) -> Result<Self> {
+        let fd = found.fd.try_clone().map_err(kernel_io("fcntl"))?;
+        let (name, info) = (found.name.clone(), found.info.clone());
+        let external = seen.external.clone();
+        Ok(Self { id, end, fd, holder: found.holder, name, info, external })
+    }
+
+    fn handed_out(&self) -> Result<(End, OwnedFd)> {
+        Ok((self.end, self.fd.try_clone().map_err(kernel_io("fcntl"))?))
+    }
+}
+
+/// The tree as kinds see it.
+struct Tree<'a> {
+    registry: &'a mut Registry,
+    descriptors: &'a BTreeMap<(TableId, RemoteFd), Descriptor>,
+    table_of: &'a BTreeMap<Pid, TableId>,
+    holder: Pid,
+}
+
+impl Tree<'_> {
+    fn try_adopt(&mut self, found: OwnedFd) -> Result<OpenFileId> {
+        use std::os::fd::AsRawFd;
+        let stat = nix::sys::stat::fstat(&found).map_err(kernel("fstat"))?;
+        let inode = (stat.st_dev, stat.st_ino);
+        let (me, number) = (Pid(std::process::id().cast_signed()), found.as_raw_fd());
+        if let Some(known) = self.registry.find(inode, (me, number))? {
+            return Ok(known);
+        }
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+        let info = info.map_err(kernel_io("read"))?;
+        let name = format!("a descriptor in flight ({})", super::link_of(&found)?);
+        let (holder, at) = (self.holder, None);
+        self.registry.add(inode, Found { fd: found, holder, at, name, info })
+    }
+}
+
+impl References for Tree<'_> {
+    fn open_file_at(&self, holder: Pid, fd: RemoteFd) -> Option<OpenFileId> {
+        let table = self.table_of.get(&holder)?;
+        self.descriptors.get(&(*table, fd)).map(|descriptor| descriptor.open_file)
+    }
+
+    fn open_file_of(&self, inode: u64) -> Option<OpenFileId> {
+        self.registry.socket(inode)
+    }
+
+    fn adopt(&mut self, found: OwnedFd) -> Result<OpenFileId> {
+        self.try_adopt(found)
+    }
+
+    fn member(&self, seen_as: i32) -> Option<Pid> {
+        Some(Pid(seen_as)).filter(|pid| self.registry.members.contains(pid))
+    }
+}
+
+/// Names of everything in `drafts` are unique by construction; kept for the tests.
+#[cfg(test)]
+pub(super) fn kinds(collected: &Collected) -> BTreeSet<&str> {
+    collected.objects.values().map(|record| record.kind.as_str()).collect()
+}

@@ -1,0 +1,118 @@
+//! Every open file of the tree, once, with our duplicate of it.
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use nix::sys::stat::fstat;
+
+use super::ranked::Ranked;
+use crate::error::{Error, Result, kernel};
+use crate::external::External;
+use crate::inventory::{OpenFileId, Pid};
+use crate::object::{Evidence, Sockets};
+use crate::remote::RemoteFd;
+use crate::sys::kcmp;
+
+/// An open file as it was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Ours.
+    pub(super) fd: OwnedFd,
+    /// Some process that has it.
+    pub(super) holder: Pid,
+    /// Under this number; none if it is only mapped, in flight or a directory.
+    pub(super) at: Option<RemoteFd>,
+    /// For people.
+    pub(super) name: String,
+    /// Its fdinfo.
+    pub(super) info: String,
+}
+
+/// `st_dev` and `st_ino`: what makes a comparison worth while.
+pub(super) type InodeKey = (u64, u64);
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    me: Pid,
+    pub(super) members: BTreeSet<Pid>,
+    pub(super) found: Vec<(Found, Evidence)>,
+    by_inode: BTreeMap<InodeKey, Ranked<OpenFileId>>,
+    externals: BTreeMap<InodeKey, String>,
+    /// All Unix sockets there are, asked once.
+    pub(super) sockets: Sockets,
+}
+
+impl Registry {
+    pub(super) fn new(members: BTreeSet<Pid>, externals: &[External]) -> Result<Self> {
+        let key = |external: &External| {
+            let stat = fstat(&external.fd).map_err(kernel("fstat"))?;
+            Ok(((stat.st_dev, stat.st_ino), external.key.clone()))
+        };
+        Ok(Self {
+            me: Pid(std::process::id().cast_signed()),
+            members,
+            found: Vec::new(),
+            by_inode: BTreeMap::new(),
+            externals: externals.iter().map(key).collect::<Result<_>>()?,
+            sockets: Sockets::dump()?,
+        })
+    }
+
+    /// The open file behind somebody's descriptor, if it is known.
+    pub(super) fn find(
+        &self,
+        inode: InodeKey,
+        (pid, number): (Pid, RawFd),
+    ) -> Result<Option<OpenFileId>> {
+        Ok(self.search(inode, (pid, number))?.ok())
+    }
+
+    /// Makes one known that is not yet.
+    pub(super) fn add(&mut self, inode: InodeKey, found: Found) -> Result<OpenFileId> {
+        let id = u32::try_from(self.found.len());
+        let id = OpenFileId(id.map_err(|_| Error::Record("open files".into(), None))?);
+        if let Err(place) = self.search(inode, (self.me, found.fd.as_raw_fd()))? {
+            self.by_inode.entry(inode).or_default().insert(place, id);
+        }
+        let evidence = self.evidence(inode, &found)?;
+        self.found.push((found, evidence));
+        Ok(id)
+    }
+
+    fn evidence(&self, inode: InodeKey, found: &Found) -> Result<Evidence> {
+        let mut evidence = Evidence::of(found.fd.as_fd(), &self.sockets)?;
+        evidence.external = self.externals.get(&inode).cloned();
+        Ok(evidence)
+    }
+
+    /// What was found under this id.
+    pub(super) fn get(&self, id: OpenFileId) -> Option<&(Found, Evidence)> {
+        self.found.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// The open file of a socket with this inode number.
+    pub(super) fn socket(&self, inode: u64) -> Option<OpenFileId> {
+        let is = |(_, evidence): &&(Found, Evidence)| {
+            evidence.socket.is_some() && evidence.inode.number == inode
+        };
+        let at = self.found.iter().position(|one| is(&one))?;
+        u32::try_from(at).ok().map(OpenFileId)
+    }
+
+    /// All ids from `first` on.
+    pub(super) fn ids(&self, first: usize) -> impl Iterator<Item = OpenFileId> + use<> {
+        (first..self.found.len()).filter_map(|at| u32::try_from(at).ok()).map(OpenFileId)
+    }
+
+    fn search(
+        &self,
+        inode: InodeKey,
+        theirs: (Pid, RawFd),
+    ) -> Result<std::result::Result<OpenFileId, usize>> {
+        let Some(known) = self.by_inode.get(&inode) else { return Ok(Err(0)) };
+        let compare = |id: &OpenFileId| match self.get(*id) {
+            Some((ours, _)) => kcmp::files(theirs, (self.me, ours.fd.as_raw_fd())),
+            None => Err(nix::errno::Errno::EBADF),
+        };
+        known.search(compare).map_err(kernel("kcmp"))
+    }
+}
