@@ -135,10 +135,15 @@ impl Collector {
         Ok(id)
     }
 
-    /// Collects every object that was found.
-    pub(crate) fn finish(self, obstacles: &mut Vec<Obstacle>) -> Result<Collected> {
+    /// Collects every object that was found; `close_tcp` gives up established connections.
+    pub(crate) fn finish(
+        self,
+        close_tcp: bool,
+        obstacles: &mut Vec<Obstacle>,
+    ) -> Result<Collected> {
         let Self { registry, descriptors, .. } = self;
-        let collected = objects::collect(registry, &descriptors, &self.tables, obstacles)?;
+        let collected =
+            objects::collect(registry, &descriptors, &self.tables, close_tcp, obstacles)?;
         Ok(Collected { descriptors, ..collected })
     }
 }

@@ -48,6 +48,7 @@ struct Drafts<'a> {
     /// How many of the registry's files belong to a draft.
     assigned: usize,
     bulk: Bulk,
+    close_tcp: bool,
 }
 
 /// Collects all objects, to a fixpoint over descriptors in flight.
@@ -55,6 +56,7 @@ pub(super) fn collect(
     registry: Registry,
     descriptors: &BTreeMap<(TableId, RemoteFd), Descriptor>,
     tables: &Ranked<(Pid, u32)>,
+    close_tcp: bool,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<Collected> {
     let mut work = Drafts {
@@ -67,6 +69,7 @@ pub(super) fn collect(
         next: 0,
         assigned: 0,
         bulk: Bulk::default(),
+        close_tcp,
     };
     loop {
         work.assign(obstacles)?;
@@ -163,6 +166,7 @@ impl Drafts<'_> {
             files: &files,
             info,
             external: external.as_deref(),
+            close_tcp: self.close_tcp,
             sockets: &sockets,
             tree: &mut tree,
             bulk: &mut self.bulk,

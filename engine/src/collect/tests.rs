@@ -53,7 +53,7 @@ fn a_pipe_held_outside_is_an_obstacle_by_its_name() {
     let mut collector = Collector::new([child.pid()].into(), &[]).unwrap();
     collector.table(child.pid()).unwrap();
     let mut obstacles = Vec::new();
-    let collected = collector.finish(&mut obstacles).unwrap();
+    let collected = collector.finish(false, &mut obstacles).unwrap();
     assert!(objects::kinds(&collected).contains("pipe"));
     let split: Vec<_> = obstacles.iter().filter(|one| one.cause.code == "pipe:split").collect();
     assert!(split.iter().any(|one| one.object.starts_with("fd 0 (pipe:[")), "{obstacles:?}");
@@ -68,7 +68,7 @@ fn what_no_kind_claims_is_named() {
     let fd = watch.as_fd().try_clone_to_owned().unwrap();
     collector.opened(me(), fd, "test").unwrap();
     let mut obstacles = Vec::new();
-    collector.finish(&mut obstacles).unwrap();
+    collector.finish(false, &mut obstacles).unwrap();
     let codes: Vec<_> = obstacles.iter().map(|obstacle| obstacle.cause.code).collect();
     assert_eq!(codes, ["inotify:unsupported"]);
 }
