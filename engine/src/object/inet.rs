@@ -18,8 +18,8 @@ use nix::libc::{
 use self::multicast::Membership;
 use super::socket::options::{self, When};
 use super::socket::{Socket, create};
-use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object};
-use crate::error::{Cause, Obstacle, Result, kernel};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use crate::error::{Cause, Error, Obstacle, Result, kernel};
 use crate::inventory::End;
 use crate::sys::{net, poll_now};
 
@@ -87,6 +87,12 @@ const QUEUED: Cause = Cause {
     reason: "datagrams wait in it, which only their senders could send again",
     remedy: "let the program read them",
 };
+const PORT_TAKEN: Cause = Cause {
+    code: "tcp:taken",
+    reason: "somebody else has its address, or this host does not",
+    remedy: "end the program that has it, or give the address to this host",
+};
+const NAME_TAKEN: Cause = Cause { code: "inet:taken", ..PORT_TAKEN };
 const SOURCES: Cause = Cause {
     code: "inet:sources",
     reason: "it is a member of a multicast group that filters sources",
@@ -95,7 +101,7 @@ const SOURCES: Cause = Cause {
 
 impl Object for Tcp {
     const NAME: &'static str = "tcp";
-    const CAUSES: &'static [Cause] = &[ESTABLISHED, PENDING];
+    const CAUSES: &'static [Cause] = &[ESTABLISHED, PENDING, PORT_TAKEN];
     type State = State;
 
     fn claims(seen: &Evidence) -> Option<Claim> {
@@ -115,6 +121,10 @@ impl Object for Tcp {
         Ok(state)
     }
 
+    fn check(state: &State, _: &Check) -> Vec<Missing> {
+        state.check(&PORT_TAKEN)
+    }
+
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.build()
     }
@@ -122,7 +132,7 @@ impl Object for Tcp {
 
 impl Object for Inet {
     const NAME: &'static str = "inet";
-    const CAUSES: &'static [Cause] = &[QUEUED, SOURCES];
+    const CAUSES: &'static [Cause] = &[QUEUED, SOURCES, NAME_TAKEN];
     type State = State;
 
     fn claims(seen: &Evidence) -> Option<Claim> {
@@ -134,6 +144,10 @@ impl Object for Inet {
         let mut state = State::of(fd)?;
         state.read_datagrams(fd, with)?;
         Ok(state)
+    }
+
+    fn check(state: &State, _: &Check) -> Vec<Missing> {
+        state.check(&NAME_TAKEN)
     }
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
@@ -158,6 +172,22 @@ impl State {
             opts: options::collect(fd)?,
             ..Self::default()
         })
+    }
+
+    /// Whether its name can be had: by having it for a moment.
+    fn check(&self, taken: &Cause) -> Vec<Missing> {
+        let bound = !self.local.is_empty() && self.past == i32::from(Past::Fresh);
+        let alone = Self { peer: Vec::new(), ..self.clone() };
+        match bound.then(|| alone.fresh()) {
+            Some(Err(Error::Kernel(
+                "bind" | "listen",
+                Errno::EADDRINUSE | Errno::EADDRNOTAVAIL | Errno::ENODEV,
+            ))) => {
+                let address = parse(&self.local).map(|at| at.to_string()).unwrap_or_default();
+                vec![Missing { object: format!("socket bound to {address}"), cause: *taken }]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn build(&self) -> Result<Ends> {

@@ -13,7 +13,7 @@ use nix::libc::{self, FIONREAD, POLLHUP, SYS_ioctl, TIOCSCTTY, TIOCSPGRP};
 use nix::sys::stat::{Mode, fstat, major, minor, stat};
 
 use super::socket::makers;
-use super::{Build, Claim, Collect, Ends, Evidence, Identity, Inode, Object};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{End, Pid};
 use crate::remote::Arg;
@@ -143,6 +143,12 @@ impl Object for Pty {
             with.obstacle(&QUEUED);
         }
         Ok(state)
+    }
+
+    fn check(state: &State, _: &Check) -> Vec<Missing> {
+        let object = format!("/dev/pts/{}", state.index);
+        let taken = state.external.is_none() && stat(&*object).is_ok();
+        taken.then(|| Missing { object, cause: TAKEN }).into_iter().collect()
     }
 
     fn build(state: &State, with: &mut Build<'_>) -> Result<Ends> {

@@ -112,3 +112,14 @@ fn datagrams_that_wait_are_an_obstacle() {
     bench.collect::<Inet>(&[socket.into()]);
     assert_eq!(bench.codes(), ["inet:queued"]);
 }
+
+#[test]
+fn a_port_that_is_taken_is_named_before_anything_is_started() {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let state = Bench::default().collect::<Tcp>(&[copy(&door)]);
+    let found = Tcp::check(&state, &Check::default());
+    assert_eq!(found[0].cause.code, "tcp:taken");
+    assert!(found[0].object.contains(&door.local_addr().unwrap().to_string()));
+    drop(door);
+    assert_eq!(Tcp::check(&state, &Check::default()), []);
+}

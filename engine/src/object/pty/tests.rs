@@ -1,6 +1,9 @@
 use super::super::bench::Bench;
 use super::*;
 
+/// Numbers are the whole machine's: one test at a time.
+static NUMBERS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 fn pty() -> [OwnedFd; 2] {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     let master = open("/dev/ptmx", flags, Mode::empty()).unwrap();
@@ -14,6 +17,8 @@ fn again(ours: Vec<OwnedFd>) -> (State, Bench, Ends) {
     let mut bench = Bench::default();
     let state = bench.collect::<Pty>(&ours);
     assert_eq!(bench.codes(), [""; 0]);
+    let taken = Pty::check(&state, &Check::default());
+    assert_eq!(taken.first().is_some_and(|one| one.cause.code == "pty:taken"), !state.hung_up);
     drop(ours);
     let built = bench.build::<Pty>(&state);
     (state, bench, built)
@@ -21,6 +26,7 @@ fn again(ours: Vec<OwnedFd>) -> (State, Bench, Ends) {
 
 #[test]
 fn settings_of_both_ends_come_back_under_the_same_number() {
+    let _numbers = NUMBERS.lock();
     let [master, slave] = pty();
     let mut termios = tty::termios(slave.as_fd()).unwrap();
     termios[12] ^= 8; // ECHO of c_lflag
@@ -40,6 +46,7 @@ fn settings_of_both_ends_come_back_under_the_same_number() {
 
 #[test]
 fn a_slave_that_lost_its_master_has_lost_it_again() {
+    let _numbers = NUMBERS.lock();
     let [master, slave] = pty();
     drop(master);
     let (state, _, built) = again(vec![slave]);
@@ -51,6 +58,7 @@ fn a_slave_that_lost_its_master_has_lost_it_again() {
 
 #[test]
 fn an_unopened_slave_and_an_abandoned_master_are_told_apart() {
+    let _numbers = NUMBERS.lock();
     for abandoned in [false, true] {
         let [master, slave] = pty();
         drop(slave);
@@ -69,6 +77,7 @@ fn an_unopened_slave_and_an_abandoned_master_are_told_apart() {
 
 #[test]
 fn a_master_outside_and_bytes_under_way_are_obstacles() {
+    let _numbers = NUMBERS.lock();
     let [master, slave] = pty();
     let mut bench = Bench::default();
     bench.collect::<Pty>(&[slave.try_clone().unwrap()]);
