@@ -21,7 +21,6 @@ pub const REMOTE: &[&str] = &[
     "remote:area-mapped",
     "remote:requests-written",
     "remote:batch-counted",
-    "remote:batch-running",
     "remote:batch-done",
     "remote:steered-home",
     "remote:area-unmapped",

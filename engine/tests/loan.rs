@@ -37,8 +37,7 @@ impl Subject {
 impl Drop for Subject {
     fn drop(&mut self) {
         // Whoever was killed in a frozen tree has been reaped there.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.0.kill().and_then(|()| self.0.wait().map(drop)).unwrap_or_default();
     }
 }
 

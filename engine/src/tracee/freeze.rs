@@ -20,6 +20,7 @@ use super::walkout::Walkout;
 use super::{Member, Task};
 use crate::arch::RegisterFile;
 use crate::error::{Error, Result, kernel};
+use crate::fault;
 use crate::inventory::{Life, Pid, Tid};
 use crate::sys::ptrace::{self, event, option};
 use crate::sys::wait::{self, Change};
@@ -124,6 +125,7 @@ impl Freezer {
         let attached: Vec<_> = of_process.map(|(tid, _)| *tid).collect();
         match self.reaper.during(attached, || ptrace::seize(tid.0, OPTIONS)) {
             Ok(()) => {
+                fault::point("freeze:attached");
                 self.tasks.insert(tid, Task::running(pid));
                 interrupt(tid)?;
                 Ok(true)

@@ -1,0 +1,194 @@
+//! The tracer dies at any moment: by chance, and at every named step. The program must run on, exactly.
+//!
+//! The tracer is this very test program, run again as `torment`, which freezes, borrows, calls and thaws
+//! for ever. The program is `checker/checker.c`, whose fourteen threads check themselves.
+use std::fs::{File, read_dir, read_to_string};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use engine::error::Error;
+use engine::fault;
+use engine::inventory::{Pid, Tid};
+use engine::remote::{Arg, Batch, Caller};
+use engine::tracee::Tree;
+use nix::libc;
+
+const TARGET: &str = "TORMENT_TARGET";
+const KILLS: u32 = 300;
+const CYCLES: u32 = 1000;
+
+fn sleep_ms(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+/// The checker, running.
+struct Checker {
+    process: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Checker {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/checker/checker.c");
+        let program = directory.path().join("checker");
+        let flags = ["-O1", "-mavx2", "-pthread", "-w", "-o"];
+        let mut compiler = Command::new("cc");
+        assert!(compiler.args(flags).arg(&program).arg(source).status().unwrap().success());
+        let output = |name| File::create(directory.path().join(name)).unwrap();
+        let mut command = Command::new(program);
+        let process = command.stdout(output("out")).stderr(output("err")).spawn().unwrap();
+        sleep_ms(300);
+        Self { process, directory }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid(self.process.id().cast_signed())
+    }
+
+    fn threads(&self) -> Vec<Tid> {
+        let tasks = read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        tasks.map(|task| Tid(task.unwrap().file_name().to_str().unwrap().parse().unwrap())).collect()
+    }
+
+    /// Areas, descriptors and children: nothing of ours may be among them afterwards.
+    fn possessions(&self) -> (Vec<String>, usize, String) {
+        let pid = self.pid();
+        let maps = read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        // Heaps of threads grow at their own time.
+        let ranges = maps.lines().filter(|line| !line.ends_with(' ') && line.contains('/'));
+        let anonymous = maps.lines().filter(|line| line.contains(" 00:00 0 ")).count();
+        let ranges = ranges.map(str::to_owned).chain([anonymous.to_string()]).collect();
+        let children = read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        (ranges, read_dir(format!("/proc/{pid}/fd")).unwrap().count(), children)
+    }
+
+    fn masks(&self) -> Vec<String> {
+        let mask = |tid: &Tid| {
+            let status = read_to_string(format!("/proc/{}/task/{tid}/status", self.pid())).unwrap();
+            status.lines().find(|line| line.starts_with("SigBlk")).unwrap().to_owned()
+        };
+        self.threads().iter().map(mask).collect()
+    }
+
+    /// Lets it run undisturbed for two of its seconds, then asks what it saw.
+    fn verify(&mut self, no_eintr: bool) {
+        sleep_ms(2300);
+        assert!(self.process.try_wait().unwrap().is_none(), "the program has died");
+        let told = |name| read_to_string(self.directory.path().join(name)).unwrap();
+        let (out, err) = (told("out"), told("err"));
+        let last = out.lines().last().unwrap();
+        assert!(last.contains("errors=0 ") && last.ends_with("stalled=0"), "{last}\n{err}");
+        assert!(!no_eintr || last.contains("eintr=0 "), "{last}");
+        let status = read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        assert!(status.contains("TracerPid:\t0\n"), "somebody still traces it");
+    }
+}
+
+impl Drop for Checker {
+    fn drop(&mut self) {
+        self.process.kill().and_then(|()| self.process.wait().map(drop)).unwrap_or_default();
+    }
+}
+
+/// One checkpoint's worth of disturbance of every thread.
+fn disturb(pid: Pid, whom: impl Fn(usize) -> bool) -> Result<(), Error> {
+    let mut tree = Tree::freeze(&[pid], Duration::from_secs(2))?;
+    let threads: Vec<_> = tree.members().values().flat_map(|member| member.threads.clone()).collect();
+    for tid in threads.iter().enumerate().filter(|(index, _)| whom(*index)).map(|(_, tid)| *tid) {
+        let mut loan = tree.borrow(tid)?;
+        let mut batch = Batch::default();
+        for _ in 0..20 {
+            batch.call("getitimer", libc::SYS_getitimer, [0.into(), Arg::Out(32)]);
+            batch.call("sigaltstack", libc::SYS_sigaltstack, [0.into(), Arg::Out(24)]);
+        }
+        let replies = loan.perform(&batch)?;
+        assert!(replies.iter().all(|reply| reply.value().is_ok()));
+        loan.finish()?;
+        tree.thread(tid)?;
+    }
+    tree.thaw()
+}
+
+/// Not a test: the tracer that the tests kill.
+#[test]
+#[ignore = "run by the other tests of this file"]
+fn torment() {
+    let Ok(target) = std::env::var(TARGET) else { return };
+    let pid = Pid(target.parse().unwrap());
+    fault::arm_from_environment();
+    let mut turn = std::process::id() as usize;
+    loop {
+        turn = turn.wrapping_mul(1103515245).wrapping_add(12345);
+        disturb(pid, |index| (index + turn / 65536) % 4 == 0).unwrap();
+        std::thread::sleep(Duration::from_micros((turn / 65536 % 1000) as u64));
+    }
+}
+
+fn tracer(target: Pid, point: Option<&str>) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "torment", "--ignored", "--nocapture"]);
+    command.env(TARGET, target.to_string()).stdout(Stdio::null()).stderr(Stdio::piped());
+    if let Some(point) = point {
+        command.env(fault::VARIABLE, point);
+    }
+    command.spawn().unwrap()
+}
+
+/// Waits for a tracer that died by SIGKILL; one that ended otherwise has found a fault.
+fn bury(tracer: Child) {
+    use std::os::unix::process::ExitStatusExt;
+    let ended = tracer.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.signal(), Some(libc::SIGKILL), "{said}");
+}
+
+#[test]
+fn killed_at_random_moments() {
+    let mut checker = Checker::start();
+    let (before, masks) = (checker.possessions(), checker.masks());
+    for kill in 0..KILLS {
+        let mut tracer = tracer(checker.pid(), None);
+        std::thread::sleep(Duration::from_micros(u64::from(kill * 7919 % 20_000 + 2000)));
+        tracer.kill().unwrap();
+        bury(tracer);
+        sleep_ms(u64::from(kill % 3));
+    }
+    checker.verify(false);
+    assert_eq!((checker.possessions(), checker.masks()), (before, masks));
+}
+
+#[test]
+fn killed_at_every_named_step() {
+    let mut checker = Checker::start();
+    let (before, masks) = (checker.possessions(), checker.masks());
+    for point in fault::REMOTE {
+        for passing in [1, 2, 5] {
+            bury(tracer(checker.pid(), Some(&format!("{point}:{passing}"))));
+        }
+    }
+    checker.verify(false);
+    assert_eq!((checker.possessions(), checker.masks()), (before, masks));
+}
+
+#[test]
+fn a_thousand_cycles_leave_no_trace() {
+    let mut checker = Checker::start();
+    disturb(checker.pid(), |_| true).unwrap();
+    let (before, masks) = (checker.possessions(), checker.masks());
+    // Not statm, which is kept per processor and may be off by some dozen pages.
+    let resident = || {
+        let rollup = read_to_string(format!("/proc/{}/smaps_rollup", checker.pid())).unwrap();
+        let line = rollup.lines().find(|line| line.starts_with("Rss:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 4
+    };
+    let resident_before = resident();
+    for cycle in 0..CYCLES as usize {
+        disturb(checker.pid(), |index| (index + cycle).is_multiple_of(3)).unwrap();
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    assert!(resident() <= resident_before + 16, "{} pages more", resident() - resident_before);
+    checker.verify(true);
+    assert_eq!((checker.possessions(), checker.masks()), (before, masks));
+}
