@@ -3,7 +3,7 @@
 //! Its number is its name (`/dev/pts/7`), so it is kept. A slave whose master the supervisor holds is
 //! known by the supervisor's key; the new one gets the line's settings, not the window's size, which
 //! is the new terminal's. `/dev/tty` is the slave. Kernel: `drivers/tty/{pty,tty_io,tty_jobctrl}.c`.
-//! Deliberately absent: bytes under way, which nobody can look at without taking them.
+//! Deliberately absent: the settings of a hung-up line, which nobody can reach.
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -17,7 +17,8 @@ use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missi
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{End, Pid};
 use crate::remote::Arg;
-use crate::sys::{net, poll_now, tty};
+use crate::sys::tty::{self, queue};
+use crate::sys::{net, poll_now};
 
 pub(super) struct Pty;
 const MASTER: End = End(0);
@@ -80,7 +81,7 @@ const OUTSIDE: Cause = Cause {
 };
 const QUEUED: Cause = Cause {
     code: "pty:queued",
-    reason: "bytes are under way in it, and looking at them would take them",
+    reason: "more is under way in it than can be looked at",
     remedy: "let the program read them",
 };
 const DISCIPLINE: Cause = Cause {
@@ -138,9 +139,8 @@ impl Object for Pty {
         if tty::get(any, libc::TIOCGETD) != Ok(0) {
             with.obstacle(&DISCIPLINE);
         }
-        let ends = [master, slave.filter(|_| master.is_some())];
-        if ends.into_iter().flatten().any(|end| net::count(end, FIONREAD) != Ok(0)) {
-            with.obstacle(&QUEUED);
+        if let Some(master) = master {
+            keep_bytes(with, master, slave)?;
         }
         Ok(state)
     }
@@ -172,6 +172,7 @@ impl Object for Pty {
             drop(master);
             return Ok(Ends::many(slave.map(|slave| (SLAVE, slave)).into_iter().collect()));
         }
+        state.put_bytes(master.as_fd(), slave.as_ref().map(AsFd::as_fd), with)?;
         state.write_master(master.as_fd())?;
         let ends = slave.filter(|_| state.slave).map(|slave| (SLAVE, slave));
         Ok(Ends::many([(MASTER, master)].into_iter().chain(ends).collect()))
@@ -216,7 +217,46 @@ fn decode(dev: u32) -> u64 {
     nix::sys::stat::makedev(high.into(), low.into())
 }
 
+/// Bytes under way, unless there are too many to be looked at.
+fn keep_bytes(
+    with: &mut Collect<'_>,
+    master: BorrowedFd<'_>,
+    slave: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    // News of the slave's for a master in packet mode would be lost.
+    if poll_now(master, libc::POLLPRI).map_err(kernel("poll"))? {
+        with.obstacle(&QUEUED);
+        return Ok(());
+    }
+    for end in [Some(master), slave].into_iter().flatten() {
+        if net::count(end, FIONREAD).map_err(kernel("ioctl"))? > queue::MOST {
+            with.obstacle(&QUEUED);
+            return Ok(());
+        }
+    }
+    let seen = queue::look(master, slave).map_err(kernel("ioctl"))?;
+    with.keep(MASTER, seen.output);
+    with.keep(SLAVE, seen.input);
+    Ok(())
+}
+
 impl State {
+    fn put_bytes(
+        &self,
+        master: BorrowedFd<'_>,
+        slave: Option<BorrowedFd<'_>>,
+        with: &Build<'_>,
+    ) -> Result<()> {
+        queue::put_output(master, &with.kept(MASTER)?).map_err(kernel("ioctl"))?;
+        let input = with.kept(SLAVE)?;
+        match (slave, self.termios.as_slice().try_into()) {
+            (Some(slave), Ok(termios)) if !input.is_empty() => {
+                queue::put_input(slave, termios, &input).map_err(kernel("ioctl"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn read_line(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
         self.termios = tty::termios(fd).map_err(kernel("ioctl"))?.to_vec();
         if self.external.is_none() {

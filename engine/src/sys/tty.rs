@@ -1,4 +1,6 @@
 //! Terminals: the ioctl(2)s that tell what one is and make another like it (`ioctl_tty(2)`).
+pub(crate) mod queue;
+
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::Result;

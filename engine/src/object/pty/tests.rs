@@ -76,15 +76,49 @@ fn an_unopened_slave_and_an_abandoned_master_are_told_apart() {
 }
 
 #[test]
-fn a_master_outside_and_bytes_under_way_are_obstacles() {
+fn bytes_under_way_stay_and_come_back_both_ways() {
     let _numbers = NUMBERS.lock();
     let [master, slave] = pty();
+    let mut termios = tty::termios(slave.as_fd()).unwrap();
+    termios[12] &= !8; // ECHO of c_lflag
+    tty::set_termios(slave.as_fd(), &termios).unwrap();
+    tty::set(master.as_fd(), tty::TIOCPKT, 1).unwrap();
+    nix::unistd::write(&master, b"line\nand a half").unwrap();
+    nix::unistd::write(&slave, b"said").unwrap();
+    let ready = |fd: &OwnedFd| poll_now(fd.as_fd(), libc::POLLIN).unwrap();
+    while !ready(&slave) || !ready(&master) {}
+    let check = |[master, slave]: [OwnedFd; 2]| {
+        let mut room = [0; 64];
+        let heard = nix::unistd::read(&master, &mut room).unwrap();
+        assert_eq!(&room[..heard], b"\0said");
+        let heard = nix::unistd::read(&slave, &mut room).unwrap();
+        assert_eq!(&room[..heard], b"line\n");
+        assert_eq!(nix::unistd::read(&slave, &mut room), Err(Errno::EAGAIN), "but a half line");
+        nix::unistd::write(&master, b"!\n").unwrap();
+        while !ready(&slave) {}
+        let heard = nix::unistd::read(&slave, &mut room).unwrap();
+        assert_eq!(&room[..heard], b"and a half!\n");
+    };
+    let copies = [&master, &slave].map(|fd| fd.try_clone().unwrap());
     let mut bench = Bench::default();
-    bench.collect::<Pty>(&[slave.try_clone().unwrap()]);
-    nix::unistd::write(&master, b"line\n").unwrap();
-    while !poll_now(slave.as_fd(), libc::POLLIN).unwrap() {}
-    bench.collect::<Pty>(&[master, slave]);
-    assert_eq!(bench.codes(), ["pty:outside", "pty:queued"]);
+    let state = bench.collect::<Pty>(&[master, slave]);
+    assert_eq!(
+        (bench.codes().len(), &bench.bulk.bytes[&(crate::inventory::ObjectId(0), SLAVE)]),
+        (0, &b"line\nand a half".to_vec())
+    );
+    check(copies);
+    let built = bench.build::<Pty>(&state);
+    let built = [MASTER, SLAVE].map(|end| built.get(end).unwrap().try_clone_to_owned().unwrap());
+    check(built);
+}
+
+#[test]
+fn a_master_outside_is_an_obstacle() {
+    let _numbers = NUMBERS.lock();
+    let [_master, slave] = pty();
+    let mut bench = Bench::default();
+    bench.collect::<Pty>(&[slave]);
+    assert_eq!(bench.codes(), ["pty:outside"]);
 }
 
 #[test]
