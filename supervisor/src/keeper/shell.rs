@@ -1,6 +1,6 @@
 //! The effects around the machine.
 use std::collections::BTreeMap;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -180,32 +180,19 @@ impl Shell {
         let settled = bridge::settled_at(home, &definition.name, seq)?;
         let link = Link::make(&self.charge, Some(settled))?;
         link.listen(self.terminal.is_some(), self.hear.clone())?;
-        self.link = Some(link);
         let bring = to_worker::Of::Bring(Bring {
             dir: home.dir().as_os_str().as_bytes().to_vec(),
             name: definition.name.clone(),
             seq,
             accept_changed: false,
             keep_files: definition.keep_files,
-            held: self.held(seq)?,
+            force_rollback: definition.force_rollback,
             close_tcp: definition.close_tcp,
         });
+        link.work(&self.charge.program, bring, self.hear.clone())?;
+        self.link = Some(link);
         self.restoring = true;
-        let link = self.link.as_ref().ok_or(Error::Lost("shim"))?;
-        link.work(&self.charge.program, bring, self.hear.clone())
-    }
-
-    /// Files that others are writing. Shells that wait for us, and what we hold ourselves, are no
-    /// others.
-    fn held(&self, seq: u64) -> Result<Vec<Vec<u8>>> {
-        let what = &self.charge.definition;
-        if what.force_rollback || what.keep_files {
-            return Ok(Vec::new());
-        }
-        let shim = self.link.as_ref().map(|link| link.shim.as_raw());
-        let ours = ancestors().into_iter().chain(shim).collect();
-        let held = bridge::held_by_others(&self.charge.home, &what.name, seq, &ours)?;
-        Ok(held.into_iter().map(|path| path.into_os_string().into_vec()).collect())
+        Ok(())
     }
 
     fn checkpoint(&mut self, trigger: &str, tags: Vec<String>, stop: bool) -> Result<()> {
@@ -461,15 +448,6 @@ impl Shell {
             next_in_ms: next.map(|next| u64::try_from(next).unwrap_or(u64::MAX)),
         }
     }
-}
-
-/// We, our parent, its parent...
-fn ancestors() -> Vec<i32> {
-    let parent = |pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok().filter(|pid| *pid > 0)
-    };
-    std::iter::successors(Some(nix::unistd::getpid().as_raw()), parent).collect()
 }
 
 #[allow(clippy::disallowed_methods)]

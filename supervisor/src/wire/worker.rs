@@ -65,9 +65,9 @@ pub struct Bring {
     /// `--files keep`.
     #[prost(bool, tag = "5")]
     pub keep_files: bool,
-    /// Files that others are writing: left alone.
-    #[prost(bytes = "vec", repeated, tag = "6")]
-    pub held: Vec<Vec<u8>>,
+    /// `--files rollback` in so many words.
+    #[prost(bool, tag = "6")]
+    pub force_rollback: bool,
     /// `--tcp close`.
     #[prost(bool, tag = "7")]
     pub close_tcp: bool,

@@ -1,0 +1,183 @@
+//! A standing tree as an inventory and as bytes: what [`crate::session`] composes.
+//!
+//! The order is that of [`Standing::inventory`]: first all loans, for while one lives its process has
+//! an area and registers that are not its own; then registers, spaces and descriptors, of all
+//! processes; then objects, which refer to them. Whatever is shared (`CLONE_VM`, `CLONE_FILES`,
+//! `CLONE_FS`) is read of the first process that has it.
+//!
+//! Memory is copied while the tree stands: `Copy` is the only way of capturing there is yet.
+mod namespaces;
+mod surroundings;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+
+use crate::collect::{Collector, OfProcess, attributes};
+use crate::error::{Error, Obstacle, Result, kernel_io};
+use crate::image::ImageSink;
+use crate::inventory::{Fs, FsId, Inventory, Life, Machine, Pid, Process, SpaceId, TableId};
+use crate::memory::capture::Copy;
+use crate::memory::collect::{file, space};
+use crate::procfs::stat::Stat;
+use crate::session::{Drain, Options, Tracer};
+use crate::tracee::{Member, Tree};
+
+/// A tree that stands still, and since when.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    tree: Option<Tree>,
+    machine: Machine,
+    since: i64,
+    copy: Copy,
+}
+
+impl Standing {
+    /// Stops what `roots` names, again and again until all stand, and all their descendants.
+    pub(crate) fn freeze(
+        roots: &mut dyn FnMut() -> Result<Vec<Pid>>,
+        deadline: Duration,
+    ) -> Result<Self> {
+        let machine = surroundings::machine()?; // Slow to read, and the same at any time.
+        let since = surroundings::clocks()?.monotonic;
+        let tree = Tree::freeze_all(roots, deadline)?;
+        Ok(Self { tree: Some(tree), machine, since, copy: Copy::default() })
+    }
+
+    fn tree(&mut self) -> Result<&mut Tree> {
+        self.tree.as_mut().ok_or_else(|| Error::Record("a tree that was let go".into(), None))
+    }
+}
+
+impl Tracer for Standing {
+    fn inventory(&mut self, options: &Options, obstacles: &mut Vec<Obstacle>) -> Result<Inventory> {
+        let machine = self.machine.clone();
+        let members = self.tree()?.members().clone();
+        let mut inventory =
+            Inventory { machine, clocks: surroundings::clocks()?, ..Inventory::default() };
+        let collector = Collector::new(members.keys().copied().collect(), &options.externals)?;
+        let mut work =
+            Work { inventory: &mut inventory, collector, copy: &mut self.copy, obstacles };
+        let Some(tree) = self.tree.as_mut() else { return Ok(inventory) };
+        let mut inside = BTreeMap::new();
+        for (pid, member) in members.iter().filter(|(_, member)| lives(member)) {
+            inside.insert(*pid, attributes(tree, *pid, &member.threads, work.obstacles)?);
+        }
+        for (pid, member) in &members {
+            let answers = inside.remove(pid).unwrap_or_default();
+            work.process(tree, *pid, member, answers)?;
+        }
+        work.objects(options)?;
+        surroundings::outside(&mut inventory);
+        Ok(inventory)
+    }
+
+    fn capture(&mut self, _: &Inventory) -> Result<Box<dyn Drain>> {
+        Ok(Box::new(std::mem::take(&mut self.copy)))
+    }
+
+    fn thaw(&mut self) -> Result<Duration> {
+        if let Some(tree) = self.tree.take() {
+            tree.thaw()?;
+        }
+        let pause = surroundings::clocks()?.monotonic - self.since;
+        Ok(Duration::from_nanos(pause.cast_unsigned()))
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.tree.take().map_or(Ok(()), Tree::kill)
+    }
+}
+
+impl Drain for Copy {
+    fn drain(self: Box<Self>, image: &mut dyn ImageSink) -> Result<u64> {
+        self.run(image)
+    }
+}
+
+fn lives(member: &Member) -> bool {
+    !matches!(member.life, Life::Zombie { .. })
+}
+
+/// An inventory in the making.
+struct Work<'a> {
+    inventory: &'a mut Inventory,
+    collector: Collector,
+    copy: &'a mut Copy,
+    obstacles: &'a mut Vec<Obstacle>,
+}
+
+impl Work<'_> {
+    fn process(
+        &mut self,
+        tree: &mut Tree,
+        pid: Pid,
+        member: &Member,
+        answers: OfProcess,
+    ) -> Result<()> {
+        let text = fs::read(format!("/proc/{pid}/stat")).map_err(kernel_io("read"))?;
+        let text = String::from_utf8_lossy(&text);
+        let stat = Stat::parse(&text)?;
+        let mut process = Process {
+            parent: member.parent,
+            group: stat.group()?,
+            session: stat.session()?,
+            exit_signal: stat.exit_signal()?,
+            life: member.life,
+            name: stat.name.to_owned(),
+            table: TableId(0),
+            space: SpaceId(0),
+            fs: FsId(0),
+            threads: Vec::new(),
+        };
+        if lives(member) {
+            namespaces::check(pid, self.obstacles)?;
+            self.inventory.attributes.extend(answers.states);
+            self.inventory.notes.extend(answers.notes);
+            for tid in &member.threads {
+                self.inventory.threads.insert(*tid, tree.thread(*tid)?);
+            }
+            process.threads.clone_from(&member.threads);
+            process.table = self.collector.table(pid)?;
+            process.fs = self.filesystem(pid)?;
+            process.space = self.space(pid, answers.brk)?;
+        }
+        self.inventory.processes.insert(pid, process);
+        Ok(())
+    }
+
+    fn filesystem(&mut self, pid: Pid) -> Result<FsId> {
+        let (id, new) = self.collector.filesystem(pid)?;
+        if new {
+            let mut directory = |name: &str| {
+                let opened = file(&format!("/proc/{pid}/{name}"), OFlag::O_DIRECTORY)?;
+                self.collector.opened(pid, opened, name)
+            };
+            let (cwd, root) = (directory("cwd")?, directory("root")?);
+            self.inventory.filesystems.insert(id, Fs { cwd, root });
+        }
+        Ok(id)
+    }
+
+    fn space(&mut self, pid: Pid, brk: u64) -> Result<SpaceId> {
+        let (id, new) = self.collector.space(pid)?;
+        if new {
+            let mut register = |pid, fd, name: &str| self.collector.opened(pid, fd, name);
+            let (space, own) = space(pid, brk, &mut register, self.obstacles)?;
+            self.inventory.spaces.insert(id, space);
+            self.copy.spaces.insert(id, (pid, own));
+        }
+        Ok(id)
+    }
+
+    fn objects(self, options: &Options) -> Result<()> {
+        let collected = self.collector.finish(options.close_tcp, self.obstacles)?;
+        self.inventory.objects = collected.objects;
+        self.inventory.open_files = collected.open_files;
+        self.inventory.descriptors = collected.descriptors;
+        self.copy.bulk = collected.bulk;
+        Ok(())
+    }
+}

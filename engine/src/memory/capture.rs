@@ -1,0 +1,182 @@
+//! Memory and what objects hold, on their way into an image: copied while the tree stands still.
+//!
+//! Pages are read by process_vm_readv(2) in large runs, many ranges in one call, and go straight to
+//! the sink: what we hold is one buffer, however large the program. Pages that their owner may not
+//! read itself come through `/proc/PID/mem`. Holes of files stay holes.
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::{self, Whence, lseek};
+
+use super::pages::Ranges;
+use crate::error::{Error, Result, kernel, kernel_io};
+use crate::image::{Bulk, Contents, ImageSink};
+use crate::inventory::{End, Pid, SpaceId};
+
+/// How much is read in one go.
+const ROOM: usize = 4 << 20;
+/// `IOV_MAX` of `include/uapi/linux/uio.h`.
+const RUNS: usize = 1024;
+
+/// What there is to copy.
+#[derive(Debug, Default)]
+pub(crate) struct Copy {
+    /// Spaces, each by one process that has it.
+    pub(crate) spaces: BTreeMap<SpaceId, (Pid, Ranges)>,
+    /// What objects gave.
+    pub(crate) bulk: Bulk,
+}
+
+impl Copy {
+    /// Copies everything; how many bytes.
+    pub(crate) fn run(self, image: &mut dyn ImageSink) -> Result<u64> {
+        let (mut room, mut total) = (vec![0; ROOM], 0);
+        for (id, (pid, ranges)) in self.spaces {
+            total += pages(pid, &ranges, &mut room, &mut |at, bytes| {
+                Ok(image.bytes(Contents::Space(id), at, bytes)?)
+            })?;
+        }
+        for ((object, end), bytes) in self.bulk.bytes {
+            image.bytes(Contents::Object(object, end), 0, &bytes)?;
+            total += bytes.len() as u64;
+        }
+        for (object, file) in self.bulk.files {
+            total += contents(file, &mut room, &mut |at, bytes| {
+                Ok(image.bytes(Contents::Object(object, End(0)), at, bytes)?)
+            })?;
+        }
+        Ok(total)
+    }
+}
+
+/// Where bytes go.
+type Give<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;
+
+fn pages(pid: Pid, ranges: &Ranges, room: &mut [u8], give: Give<'_>) -> Result<u64> {
+    let mut memory = None;
+    let (mut runs, mut filled, mut total) = (Vec::new(), 0, 0);
+    for &(start, end) in ranges {
+        let mut at = start;
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let len = left.min(room.len() - filled);
+            runs.push((at, len));
+            (at, filled, total) = (at + len as u64, filled + len, total + len as u64);
+            if filled == room.len() || runs.len() == RUNS {
+                copy(pid, &runs, room, &mut memory, give)?;
+                (runs, filled) = (Vec::new(), 0);
+            }
+        }
+    }
+    copy(pid, &runs, room, &mut memory, give)?;
+    Ok(total)
+}
+
+fn copy(
+    pid: Pid,
+    runs: &[(u64, usize)],
+    room: &mut [u8],
+    memory: &mut Option<File>,
+    give: Give<'_>,
+) -> Result<()> {
+    let wanted: usize = runs.iter().map(|run| run.1).sum();
+    let Some(into) = room.get_mut(..wanted).filter(|into| !into.is_empty()) else { return Ok(()) };
+    let base = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    let remote: Vec<_> =
+        runs.iter().map(|(at, len)| RemoteIoVec { base: base(*at), len: *len }).collect();
+    let process = unistd::Pid::from_raw(pid.0);
+    let mut done = match process_vm_readv(process, &mut [IoSliceMut::new(into)], &remote) {
+        Ok(done) => done,
+        Err(Errno::EFAULT) => 0,
+        Err(Errno::ESRCH) => return Err(Error::Died(pid)),
+        Err(errno) => return Err(kernel("process_vm_readv")(errno)),
+    };
+    let mut rest = &mut *into;
+    for &(at, len) in runs {
+        let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
+        if done < len {
+            let memory = match memory {
+                Some(open) => open,
+                None => {
+                    let open = File::open(format!("/proc/{pid}/mem")).map_err(kernel_io("open"))?;
+                    memory.insert(open)
+                }
+            };
+            memory.read_exact_at(now, at).map_err(kernel_io("read"))?;
+        }
+        done = done.saturating_sub(len);
+        give(at, now)?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// What a file of our own opening holds, but for holes.
+fn contents(file: OwnedFd, room: &mut [u8], give: Give<'_>) -> Result<u64> {
+    let file = File::from(file);
+    let (mut at, mut total) = (0, 0);
+    loop {
+        let start = match lseek(&file, at, Whence::SeekData) {
+            Ok(start) => start,
+            Err(Errno::ENXIO) => return Ok(total),
+            Err(errno) => return Err(kernel("lseek")(errno)),
+        };
+        let end = lseek(&file, start, Whence::SeekHole).map_err(kernel("lseek"))?;
+        at = start;
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX).min(room.len());
+            let place = at.cast_unsigned();
+            let len = file
+                .read_at(room.get_mut(..left).unwrap_or_default(), place)
+                .map_err(kernel_io("read"))?;
+            if len == 0 {
+                return Ok(total);
+            }
+            give(place, room.get(..len).unwrap_or_default())?;
+            (at, total) = (at + i64::try_from(len).unwrap_or(i64::MAX), total + len as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    #[test]
+    fn ranges_of_our_own_come_out_as_they_are() {
+        let bytes: Vec<u8> = (0..50_000_u32).map(|n| (n % 251) as u8).collect();
+        let base = bytes.as_ptr().expose_provenance() as u64;
+        let ranges = vec![(base, base + 10), (base + 100, base + 50_000)];
+        let (mut room, mut seen) = (vec![0; 4096], BTreeMap::new());
+        let me = Pid(std::process::id().cast_signed());
+        let total = pages(me, &ranges, &mut room, &mut |at, bytes| {
+            seen.insert(at - base, bytes.to_vec());
+            Ok(())
+        });
+        assert_eq!(total.unwrap(), 49_910);
+        assert_eq!(seen.remove(&0).unwrap(), bytes[..10]);
+        assert_eq!(seen.into_values().flatten().collect::<Vec<_>>(), bytes[100..]);
+    }
+
+    #[test]
+    fn holes_stay_holes() {
+        let file = memfd_create("", MFdFlags::empty()).unwrap();
+        let copy = File::from(file.try_clone().unwrap());
+        copy.set_len(1 << 30).unwrap();
+        copy.write_all_at(b"data", (1 << 20) + 5).unwrap();
+        let (mut room, mut seen) = (vec![0; 4096], Vec::new());
+        let total = contents(file, &mut room, &mut |at, bytes| {
+            seen.push((at, bytes.to_vec()));
+            Ok(())
+        });
+        assert_eq!(total.unwrap(), 4096);
+        assert_eq!(seen[0].0, 1 << 20);
+        assert_eq!(&seen[0].1[5..9], b"data");
+    }
+}

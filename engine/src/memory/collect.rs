@@ -1,0 +1,251 @@
+//! One address space, as the kernel shows it, as a record.
+//!
+//! Read while the process stands still and nobody borrows it: a loan adds an area. The files under
+//! areas are opened through `/proc/PID/map_files`, which names the very inode also where the path
+//! names another one by now; it takes `CAP_CHECKPOINT_RESTORE`.
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::flags;
+use super::pages::{self, Ranges};
+use crate::error::{Cause, Obstacle, Result, kernel, kernel_io};
+use crate::inventory::{Backing, Layout, OpenFileId, Pid, Space, Special, Vma};
+use crate::procfs::smaps::{self, Area};
+use crate::procfs::stat::Stat;
+
+const SYSV: Cause = Cause {
+    code: "memory:sysv-shm",
+    reason: "it is System V shared memory",
+    remedy: "have the program detach it for the checkpoint",
+};
+const AIO: Cause = Cause {
+    code: "memory:aio",
+    reason: "it is the ring of an AIO context",
+    remedy: "have the program destroy the context for the checkpoint",
+};
+const PROBE: Cause = Cause {
+    code: "memory:uprobes",
+    reason: "somebody traces the program by uprobes",
+    remedy: "end the tracing (perf, bpftrace)",
+};
+const SOCKET: Cause = Cause {
+    code: "memory:packets",
+    reason: "it is the ring of a packet socket or of perf events",
+    remedy: "have the program unmap it for the checkpoint",
+};
+const KEY: Cause = Cause {
+    code: "memory:protection-key",
+    reason: "it is guarded by a protection key",
+    remedy: "have the program free its keys for the checkpoint",
+};
+const PAGE_SIZE: Cause = Cause {
+    code: "memory:page-size",
+    reason: "its huge pages are not of the default size",
+    remedy: "use huge pages of 2 MiB",
+};
+const GUARDS: Cause = Cause {
+    code: "memory:guards",
+    reason: "it has guard pages inside (MADV_GUARD_INSTALL)",
+    remedy: "none yet",
+};
+const SPECIAL: Cause = Cause {
+    code: "memory:special",
+    reason: "it is an area of the kernel's that we do not know",
+    remedy: "report it, with its line of /proc/PID/maps",
+};
+
+/// Opens a file on behalf of a process: gives it the id of an open file. The text is for people.
+pub(crate) type Register<'a> = &'a mut dyn FnMut(Pid, OwnedFd, &str) -> Result<OpenFileId>;
+
+/// Reads the space of a process; which pages are its own comes with it.
+pub(crate) fn space(
+    pid: Pid,
+    brk: u64,
+    register: Register<'_>,
+    obstacles: &mut Vec<Obstacle>,
+) -> Result<(Space, Ranges)> {
+    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).map_err(kernel_io("read"));
+    let text = String::from_utf8_lossy(&read("smaps")?).into_owned();
+    let mut reader = Reader { pid, register, obstacles, files: BTreeMap::new(), vmas: Vec::new() };
+    for area in &smaps::parse(&text)? {
+        reader.area(area)?;
+    }
+    let exe = file(&format!("/proc/{pid}/exe"), OFlag::O_RDONLY)?;
+    let exe = (reader.register)(pid, exe, "executable")?;
+    let vmas = reader.vmas;
+    let pages = pages::of(pid, &vmas)?;
+    for (start, end) in pages.guards {
+        obstacles.push(obstacle(pid, format!("area {start:x}-{end:x}"), &GUARDS));
+    }
+    let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
+    let layout = Layout { words: Stat::parse(&stat)?.layout(brk)?, auxv: read("auxv")? };
+    let vdso = vdso(pid, &vmas)?;
+    Ok((Space { vmas, layout, exe, vdso }, pages.own))
+}
+
+fn obstacle(pid: Pid, object: String, cause: &Cause) -> Obstacle {
+    Obstacle { pid: Some(pid), object, cause: *cause }
+}
+
+/// Opens a link in /proc.
+pub(crate) fn file(link: &str, access: OFlag) -> Result<OwnedFd> {
+    let flags = access | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    open(link, flags, Mode::empty()).map_err(kernel("open"))
+}
+
+fn vdso(pid: Pid, vmas: &[Vma]) -> Result<Vec<u8>> {
+    let is = |vma: &&Vma| vma.backing == Backing::Special(Special::Vdso);
+    let Some(vma) = vmas.iter().find(is) else { return Ok(Vec::new()) };
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).map_err(kernel_io("open"))?;
+    let mut bytes = vec![0; usize::try_from(vma.end - vma.start).unwrap_or(0)];
+    memory.read_exact_at(&mut bytes, vma.start).map_err(kernel_io("read"))?;
+    Ok(bytes)
+}
+
+struct Reader<'a> {
+    pid: Pid,
+    register: Register<'a>,
+    obstacles: &'a mut Vec<Obstacle>,
+    /// By device, inode, name and whether it is open for writing.
+    files: BTreeMap<(String, u64, String, bool), OpenFileId>,
+    vmas: Vec<Vma>,
+}
+
+/// What lies under an area, by its name alone.
+enum Sort<'a> {
+    Skip,
+    Special(Special),
+    Anonymous(Option<&'a str>),
+    File,
+    Refused(&'static Cause),
+}
+
+fn sort<'a>(area: &Area<'a>) -> Sort<'a> {
+    let huge = area.flags.contains(&"ht");
+    match area.name {
+        "[vsyscall]" => Sort::Skip,
+        "[vdso]" => Sort::Special(Special::Vdso),
+        "[vvar]" => Sort::Special(Special::Vvar),
+        "[vvar_vclock]" => Sort::Special(Special::VvarVclock),
+        "" | "[heap]" | "[stack]" if area.inode == 0 => Sort::Anonymous(None),
+        "[uprobes]" => Sort::Refused(&PROBE),
+        _ if huge && area.page_kib != 2048 => Sort::Refused(&PAGE_SIZE),
+        "/anon_hugepage (deleted)" if huge && !area.shared => Sort::Anonymous(None),
+        name if name.starts_with("/SYSV") => Sort::Refused(&SYSV),
+        name if name.starts_with("/[aio]") => Sort::Refused(&AIO),
+        name if name.starts_with("socket:") || name.starts_with("anon_inode:") => {
+            Sort::Refused(&SOCKET)
+        }
+        name => match name.strip_prefix("[anon:").and_then(|rest| rest.strip_suffix(']')) {
+            Some(own) => Sort::Anonymous(Some(own)),
+            None if name.starts_with("[anon_shmem:") || area.inode != 0 => Sort::File,
+            None => Sort::Refused(&SPECIAL),
+        },
+    }
+}
+
+impl Reader<'_> {
+    fn area(&mut self, area: &Area<'_>) -> Result<()> {
+        let (backing, name) = match sort(area) {
+            Sort::Skip => return Ok(()),
+            Sort::Refused(cause) => {
+                self.refuse(area, cause);
+                return Ok(());
+            }
+            Sort::Special(which) => (Backing::Special(which), None),
+            Sort::Anonymous(name) => (Backing::Anonymous, name.map(str::to_owned)),
+            Sort::File => {
+                let shmem = area.name.strip_prefix("[anon_shmem:");
+                let name = shmem.and_then(|rest| rest.strip_suffix(']')).map(str::to_owned);
+                match flags::keep(&area.flags) {
+                    Ok(_) => (self.file(area)?, name),
+                    Err(cause) => {
+                        self.refuse(area, cause);
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        let kept = match &backing {
+            Backing::Special(_) => Ok(Vec::new()), // They are what the kernel makes them.
+            _ if area.key != 0 => Err(&KEY),
+            _ => flags::keep(&area.flags),
+        };
+        match kept {
+            Err(cause) => self.refuse(area, cause),
+            Ok(flags) => {
+                let &Area { start, end, prot, shared, .. } = area;
+                self.vmas.push(Vma { start, end, prot, shared, backing, flags, name });
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, area: &Area<'_>, cause: &Cause) {
+        let (start, end, name) = (area.start, area.end, area.name);
+        let flags = area.flags.join(" ");
+        let object = format!("area {start:x}-{end:x} {name} ({flags})");
+        self.obstacles.push(obstacle(self.pid, object, cause));
+    }
+
+    fn file(&mut self, area: &Area<'_>) -> Result<Backing> {
+        let writable = area.shared && area.flags.contains(&"mw");
+        let key = (area.device.to_owned(), area.inode, area.name.to_owned(), writable);
+        let open_file = match self.files.get(&key) {
+            Some(known) => *known,
+            None => {
+                let (pid, start, end) = (self.pid, area.start, area.end);
+                let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+                let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+                let found = (self.register)(pid, file(&link, access)?, "mapping")?;
+                self.files.insert(key, found);
+                found
+            }
+        };
+        Ok(Backing::File { open_file, offset: area.offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_space() {
+        let me = Pid(std::process::id().cast_signed());
+        let (mut opened, mut obstacles) = (Vec::new(), Vec::new());
+        let mut register = |_: Pid, fd: OwnedFd, _: &str| {
+            opened.push(fd);
+            Ok(OpenFileId(u32::try_from(opened.len()).unwrap()))
+        };
+        let (space, own) = super::space(me, 7, &mut register, &mut obstacles).unwrap();
+        assert_eq!(obstacles, []);
+        assert_eq!(space.vdso.get(..4), Some(&b"\x7fELF"[..]));
+        assert_eq!(space.layout.words[5], 7);
+        assert!(space.vmas.iter().any(|vma| vma.flags.contains(&"gd".to_owned())), "a stack");
+        let code = |vma: &&Vma| matches!(vma.backing, Backing::File { .. }) && vma.prot & 4 != 0;
+        assert!(space.vmas.iter().any(|vma| code(&vma)), "a text segment");
+        let local = 5_u8;
+        let at = (&raw const local).expose_provenance() as u64;
+        assert!(own.iter().any(|(start, end)| (*start..*end).contains(&at)), "our own stack");
+    }
+
+    #[test]
+    fn what_cannot_be_saved_is_named() {
+        let area = |name, inode| Area { name, inode, ..Area::default() };
+        let code = |area: &Area<'_>| match sort(area) {
+            Sort::Refused(cause) => cause.code,
+            _ => "",
+        };
+        assert_eq!(code(&area("/SYSV00000001 (deleted)", 1)), "memory:sysv-shm");
+        assert_eq!(code(&area("/[aio] (deleted)", 5)), "memory:aio");
+        assert_eq!(code(&area("[uprobes]", 0)), "memory:uprobes");
+        assert_eq!(code(&area("[future]", 0)), "memory:special");
+        assert_eq!(code(&area("/bin/true", 3)), "");
+    }
+}

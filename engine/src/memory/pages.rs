@@ -1,0 +1,161 @@
+//! Which pages of an address space are its own: private ones that are there or swapped out.
+//!
+//! Pages of files that were never written are the file's; zero pages read as zeros anyway; what was
+//! never touched is not there, and stays so. `PAGEMAP_SCAN` tells it in a millisecond for each GiB;
+//! before 6.7 the entries of `/proc/PID/pagemap` are read one by one, of private areas only
+//! (`Documentation/admin-guide/mm/pagemap.rst`).
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+
+use crate::error::{Result, kernel, kernel_io};
+use crate::inventory::{Backing, Pid, Vma};
+use crate::sys::pagemap::{self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED};
+
+const PAGE: u64 = 4096;
+/// What programs have; beyond are the kernel and `[vsyscall]`.
+const USER: u64 = 0x7fff_ffff_f000;
+/// Of a pagemap entry.
+const ENTRY_PRESENT: u64 = 1 << 63;
+const ENTRY_SWAPPED: u64 = 1 << 62;
+const ENTRY_FILE: u64 = 1 << 61;
+
+/// Ranges of addresses, ascending.
+pub(crate) type Ranges = Vec<(u64, u64)>;
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Pages {
+    /// To be saved.
+    pub(crate) own: Ranges,
+    /// Guards (`MADV_GUARD_INSTALL`): touching one is a fault.
+    pub(crate) guards: Ranges,
+}
+
+/// Whether private pages of it are the space's own.
+fn private(vma: &Vma) -> bool {
+    !vma.shared && !matches!(vma.backing, Backing::Special(_))
+}
+
+/// Those of a process that stands still.
+pub(crate) fn of(pid: Pid, vmas: &[Vma]) -> Result<Pages> {
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(kernel_io("open"))?;
+    let found = match scan(&pagemap, GUARD) {
+        Err(Errno::EINVAL) => scan(&pagemap, 0),
+        found => found,
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(Errno::ENOTTY | Errno::EINVAL) => read(&pagemap, vmas).map_err(kernel_io("read"))?,
+        Err(errno) => return Err(kernel("ioctl(PAGEMAP_SCAN)")(errno)),
+    };
+    let split = |guard: bool| {
+        let of_sort = |region: &&Region| (region.categories & GUARD != 0) == guard;
+        let ranges = found.iter().filter(of_sort).map(|region| (region.start, region.end));
+        within(ranges, vmas)
+    };
+    Ok(Pages { own: split(false), guards: split(true) })
+}
+
+fn scan(pagemap: &File, guard: u64) -> nix::Result<Vec<Region>> {
+    let (mut all, mut at) = (Vec::new(), 0);
+    let mut room = vec![Region::default(); 4096];
+    let sorts = (FILE | PFNZERO, PRESENT | SWAPPED | guard, PRESENT | guard);
+    while at < USER {
+        let (count, reached) = pagemap::scan(pagemap.as_fd(), (at, USER), sorts, &mut room)?;
+        all.extend(room.iter().take(count));
+        if reached <= at {
+            return Err(Errno::EBADMSG);
+        }
+        at = reached;
+    }
+    Ok(all)
+}
+
+fn read(pagemap: &File, vmas: &[Vma]) -> io::Result<Vec<Region>> {
+    let (mut all, mut room) = (Vec::<Region>::new(), vec![0; 512 * 1024]);
+    for vma in vmas.iter().filter(|vma| private(vma)) {
+        let mut at = vma.start;
+        while at < vma.end {
+            let wanted = usize::try_from((vma.end - at) / PAGE * 8).unwrap_or(usize::MAX);
+            let len = wanted.min(room.len());
+            let part = room.get_mut(..len).unwrap_or_default();
+            pagemap.read_exact_at(part, at / PAGE * 8)?;
+            for entry in part.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes)) {
+                if entry & (ENTRY_PRESENT | ENTRY_SWAPPED) != 0 && entry & ENTRY_FILE == 0 {
+                    push(&mut all, at);
+                }
+                at += PAGE;
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn push(all: &mut Vec<Region>, at: u64) {
+    match all.last_mut() {
+        Some(last) if last.end == at => last.end = at + PAGE,
+        _ => all.push(Region { start: at, end: at + PAGE, categories: PRESENT }),
+    }
+}
+
+/// What of `ranges` lies in areas that have pages of their own; both ascend.
+fn within(ranges: impl Iterator<Item = (u64, u64)>, vmas: &[Vma]) -> Ranges {
+    let (mut found, mut vmas) = (Ranges::new(), vmas.iter().filter(|vma| private(vma)).peekable());
+    for (start, end) in ranges {
+        while vmas.next_if(|vma| vma.end <= start).is_some() {}
+        let mut here = vmas.clone();
+        while let Some(vma) = here.next_if(|vma| vma.start < end) {
+            let (from, to) = (start.max(vma.start), end.min(vma.end));
+            match found.last_mut() {
+                Some(last) if last.1 == from => last.1 = to,
+                _ => found.push((from, to)),
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn area(start: u64, end: u64, shared: bool) -> Vma {
+        let (backing, flags) = (Backing::Anonymous, Vec::new());
+        Vma { start, end, prot: 3, shared, backing, flags, name: None }
+    }
+
+    #[test]
+    fn ranges_are_cut_to_private_areas() {
+        let vmas = [area(10, 20, false), area(20, 30, true), area(30, 40, false)];
+        let found = within([(5, 12), (15, 35), (38, 50)].into_iter(), &vmas);
+        assert_eq!(found, [(10, 12), (15, 20), (30, 35), (38, 40)]);
+    }
+
+    #[test]
+    fn only_what_was_written_is_found() {
+        let len = 64 * PAGE;
+        let mut room = vec![0_u8; usize::try_from(len).unwrap()];
+        let base = (room.as_ptr().expose_provenance() as u64).next_multiple_of(PAGE);
+        let offset = usize::try_from(base).unwrap() - room.as_ptr().expose_provenance();
+        for page in [3, 4, 9] {
+            room[offset + page * 4096] = 1;
+        }
+        let vmas = [area(base, base + len - PAGE, false)];
+        let me = Pid(std::process::id().cast_signed());
+        let page = |number: u64| base + number * PAGE;
+        // The allocator may have touched the first and the last page.
+        let inner = |ranges: Ranges| -> Ranges {
+            ranges.into_iter().filter(|range| range.0 > page(1) && range.1 < page(60)).collect()
+        };
+        let expected = [(page(3), page(5)), (page(9), page(10))];
+        assert_eq!(inner(of(me, &vmas).unwrap().own), expected);
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        let read = read(&pagemap, &vmas).unwrap();
+        let read = read.into_iter().map(|region| (region.start, region.end)).collect();
+        assert_eq!(inner(read), expected, "as before 6.7");
+    }
+}
