@@ -15,6 +15,7 @@ pub const VARIABLE: &str = "SNAPD_FAULT";
 pub const REMOTE: &[&str] = &[
     "freeze:attached",
     "freeze:standing",
+    "freeze:deadlines-kept",
     "remote:cave-written",
     "remote:steered",
     "remote:signals-blocked",

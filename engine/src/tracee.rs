@@ -1,6 +1,8 @@
 //! Stopped processes: freezing a tree, borrowing its threads, letting it go.
 //!
 //! The kernel obeys only the thread that attached: nothing here is `Send`.
+mod asleep;
+mod deadline;
 mod freeze;
 mod loan;
 mod marshal;
@@ -11,18 +13,21 @@ mod site;
 mod stopped;
 mod walkout;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use self::asleep::Asleep;
+use self::deadline::{Stubs, Waiting};
 use self::freeze::{Freezer, alive};
 pub use self::loan::Loan;
 use self::refuse::refused;
 use self::site::Site;
-use crate::arch::RegisterFile;
+pub(crate) use self::site::elf_end as vdso_image_end;
+use crate::arch::{RegisterFile, stub};
 use crate::error::{Error, Result, kernel_io};
 use crate::fault;
 use crate::inventory::{Life, Pid, Rseq, Thread, Tid};
@@ -48,11 +53,17 @@ struct Task {
     stands: bool,
     /// The signal by which job control has stopped its process.
     stopped_by: Option<i32>,
+    /// It was interrupted in a call that may have a timeout.
+    waits: bool,
+    /// What it slept in before we came.
+    asleep: Option<Asleep>,
+    /// Its stub, if it sleeps with a relative timeout.
+    waiting: Option<Waiting>,
 }
 
 impl Task {
     fn running(pid: Pid) -> Self {
-        Self { pid, stands: false, stopped_by: None }
+        Self { pid, stands: false, stopped_by: None, waits: false, asleep: None, waiting: None }
     }
 }
 
@@ -84,7 +95,48 @@ impl Tree {
         let members = frozen.members();
         let Freezer { tasks, .. } = frozen;
         fault::point("freeze:standing");
-        Ok(Self { members, tasks, sites: BTreeMap::new(), not_send: PhantomData })
+        let mut tree = Self { members, tasks, sites: BTreeMap::new(), not_send: PhantomData };
+        tree.keep_deadlines()?;
+        fault::point("freeze:deadlines-kept");
+        Ok(tree)
+    }
+
+    /// Whoever sleeps with a relative timeout shall wake when it would have without us.
+    fn keep_deadlines(&mut self) -> Result<()> {
+        let waits = |task: &Task| task.waits.then_some(task.pid);
+        for pid in self.tasks.values().filter_map(waits).collect::<BTreeSet<_>>() {
+            match self.keep_deadlines_of(pid) {
+                // Without a place for stubs the kernel's own rules apply.
+                Err(Error::Refused(_)) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_deadlines_of(&mut self, pid: Pid) -> Result<()> {
+        self.site(pid)?;
+        let Self { sites, tasks, .. } = self;
+        let Some(site) = sites.get(&pid) else { return Ok(()) };
+        let lost = kernel_io("/proc/PID/mem");
+        let mut stubs = Stubs::of(site).map_err(&lost)?;
+        let mut fresh = Vec::new();
+        for (tid, task) in tasks.iter_mut().filter(|(_, task)| task.pid == pid) {
+            let Ok(words) = ptrace::registers(tid.0) else { continue };
+            let registers = RegisterFile(words);
+            task.waiting = stubs.present(*tid, &registers);
+            if task.waiting.is_none() && task.waits {
+                fresh.push((*tid, registers));
+            }
+        }
+        for (tid, registers) in fresh {
+            let Some(task) = tasks.get_mut(&tid) else { continue };
+            task.waiting = stubs.make(site, tid, &registers, task.asleep).map_err(&lost)?;
+        }
+        for (tid, task) in tasks.iter_mut().filter(|(_, task)| task.pid == pid) {
+            alive(wait_the_rest(site, *tid, task))?;
+        }
+        Ok(())
     }
 
     /// Who stands.
@@ -96,7 +148,16 @@ impl Tree {
     /// What resuming this thread elsewhere takes: registers corrected for restart, rseq aborted.
     pub fn thread(&mut self, tid: Tid) -> Result<Thread> {
         let pid = self.process_of(tid)?;
-        let registers = self.uncritical(tid)?.elsewhere().into();
+        let raw = self.uncritical(tid)?;
+        let now = asleep::monotonic();
+        let (sites, task) = (&self.sites, self.tasks.get_mut(&tid));
+        let registers = match (task.and_then(|task| task.waiting.as_mut()), sites.get(&pid)) {
+            (Some(waiting), Some(site)) => {
+                waiting.refresh(site, now).map_err(kernel_io("/proc/PID/mem"))?;
+                stub::waiting(raw, waiting.address, &waiting.stub, waiting.timeout(now))
+            }
+            _ => raw.elsewhere().into(),
+        };
         let xstate = ptrace::xstate(tid.0).map_err(self.death(pid, "ptrace(NT_X86_XSTATE)"))?;
         let blocked = ptrace::mask(tid.0).map_err(self.death(pid, "ptrace(PTRACE_GETSIGMASK)"))?;
         Ok(Thread { registers, xstate, blocked, rseq: self.rseq(pid, tid)? })
@@ -135,6 +196,11 @@ impl Tree {
     }
 
     fn release(&mut self) -> Result<()> {
+        for (tid, task) in &mut self.tasks {
+            if let Some(site) = self.sites.get(&task.pid) {
+                alive(wait_the_rest(site, *tid, task))?;
+            }
+        }
         for (index, tid) in std::mem::take(&mut self.tasks).into_keys().enumerate() {
             if index == 1 {
                 fault::point("thaw:half");
@@ -203,6 +269,20 @@ impl Tree {
         let abort = rseq::abort(memory, area.address, raw.instruction());
         Ok(abort.map_or(raw, |handler| raw.moved_to(handler)))
     }
+}
+
+/// Has a thread that the kernel would let wait anew wait the rest, in its stub.
+fn wait_the_rest(site: &Site, tid: Tid, task: &mut Task) -> nix::Result<()> {
+    let Some(waiting) = task.waiting.as_mut() else { return Ok(()) };
+    let now = asleep::monotonic();
+    waiting.refresh(site, now).map_err(|_| Errno::ESRCH)?;
+    if !waiting.inside {
+        return Ok(());
+    }
+    let mut registers = RegisterFile(ptrace::registers(tid.0)?);
+    registers.set_argument(waiting.stub.argument, waiting.timeout(now));
+    let registers = registers.moved_to(waiting.address + stub::WAITING);
+    ptrace::set_registers(tid.0, &registers.0)
 }
 
 impl Drop for Tree {

@@ -3,6 +3,7 @@ pub(crate) mod blank;
 mod cave;
 pub(crate) mod frame;
 mod registers;
+pub(crate) mod stub;
 
 pub(crate) use cave::{Context, MAGIC_ANY, cave};
-pub(crate) use registers::RegisterFile;
+pub(crate) use registers::{Interrupted, RegisterFile, Timeout, may_wait};

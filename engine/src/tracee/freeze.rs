@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::asleep::{Asleep, Clocks};
 use super::procfs::{self, Stat, Status};
 use super::reaper::Reaper;
 use super::refuse::{self, refused};
 use super::walkout::Walkout;
 use super::{Member, Task};
-use crate::arch::RegisterFile;
+use crate::arch::{Interrupted, RegisterFile, may_wait};
 use crate::error::{Error, Result, kernel};
 use crate::fault;
 use crate::inventory::{Life, Pid, Tid};
@@ -46,6 +47,7 @@ pub(super) struct Freezer {
     pub(super) tasks: BTreeMap<Tid, Task>,
     walkout: Walkout,
     reaper: Reaper,
+    clocks: Clocks,
     until: Instant,
 }
 
@@ -53,8 +55,8 @@ pub(super) struct Freezer {
 pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
     let until = now() + within;
     let (processes, zombies, tasks) = Default::default();
-    let (walkout, reaper) = Default::default();
-    let mut freezer = Freezer { processes, zombies, tasks, walkout, reaper, until };
+    let (walkout, reaper, clocks) = Default::default();
+    let mut freezer = Freezer { processes, zombies, tasks, walkout, reaper, clocks, until };
     match freezer.to_standstill(roots) {
         Ok(()) => Ok(freezer),
         Err(error) => {
@@ -112,21 +114,23 @@ impl Freezer {
     fn attach_all(&mut self, pid: Pid) -> Result<bool> {
         let mut news = false;
         let threads = procfs::threads(pid);
-        for tid in &threads {
-            if !self.tasks.contains_key(tid) && !self.zombies.contains_key(&pid) {
-                news |= self.attach(pid, *tid, threads.len() == 1)?;
-            }
+        let is_new = |tid: &&Tid| !self.tasks.contains_key(tid) && !self.zombies.contains_key(&pid);
+        let new: Vec<_> = threads.iter().filter(is_new).copied().collect();
+        // Of all before the first: attaching wakes them.
+        let sleeps: Vec<_> = new.iter().map(|tid| self.clocks.asleep(*tid, may_wait)).collect();
+        for (tid, asleep) in new.into_iter().zip(sleeps) {
+            news |= self.attach(pid, tid, threads.len() == 1, asleep)?;
         }
         Ok(news)
     }
 
-    fn attach(&mut self, pid: Pid, tid: Tid, alone: bool) -> Result<bool> {
+    fn attach(&mut self, pid: Pid, tid: Tid, alone: bool, asleep: Option<Asleep>) -> Result<bool> {
         let of_process = self.tasks.iter().filter(|(_, task)| task.pid == pid);
         let attached: Vec<_> = of_process.map(|(tid, _)| *tid).collect();
         match self.reaper.during(attached, || ptrace::seize(tid.0, OPTIONS)) {
             Ok(()) => {
                 fault::point("freeze:attached");
-                self.tasks.insert(tid, Task::running(pid));
+                self.tasks.insert(tid, Task { asleep, ..Task::running(pid) });
                 interrupt(tid)?;
                 Ok(true)
             }
@@ -241,6 +245,7 @@ impl Freezer {
             alive(ptrace::set_registers(tid.0, &restarting.0))?;
         }
         task.stands = true;
+        task.waits = raw.interrupted() != Interrupted::No && raw.call().is_some_and(may_wait);
         task.stopped_by = (signal != libc::SIGTRAP).then_some(signal);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use nix::libc;
 
 use super::procfs::{self, Mapped, Status};
-use crate::arch::cave;
+use crate::arch::{cave, stub};
 use crate::inventory::{Pid, Tid};
 
 /// Free space kept on both sides of an area, so that it never merges with a neighbour, nor stops a
@@ -47,6 +47,14 @@ impl Site {
         hole(&self.maps, bytes)
     }
 
+    /// Where stubs may be: behind the cave, on the same page.
+    pub(super) fn stubs(&self) -> impl Iterator<Item = u64> + use<> {
+        let step = stub::BYTES as u64;
+        let first = (self.cave + cave().bytes.len() as u64).next_multiple_of(step);
+        let end = (self.cave & !(PAGE - 1)) + PAGE;
+        (first..end - step + 1).step_by(stub::BYTES)
+    }
+
     /// A signal that ends batches of a thread with this mask, unless the program catches them all.
     pub(super) fn marker(&self, mask: u64) -> Option<i32> {
         let caught = self.status.signals("SigCgt");
@@ -70,8 +78,10 @@ fn place_behind(image: &[u8], bytes: usize) -> Option<usize> {
     (place + bytes <= image.len()).then_some(place)
 }
 
-/// Where an ELF image ends: behind its section headers or its last segment.
-fn elf_end(image: &[u8]) -> Option<usize> {
+/// Where the vdso's image ends: behind its section headers or its last segment. What lies behind is ours
+/// to use, and part of the image: a restore writes these bytes into the restored vdso, before any thread
+/// goes on, for threads that sleep may start in a stub there.
+pub(crate) fn elf_end(image: &[u8]) -> Option<usize> {
     let word = |at: usize| {
         let bytes = image.get(at..)?.first_chunk()?;
         usize::try_from(u64::from_ne_bytes(*bytes)).ok()

@@ -116,7 +116,7 @@ impl RegisterFile {
     }
 
     /// Makes `call` again from the start.
-    fn again(mut self, call: i64) -> Self {
+    pub(super) fn again(mut self, call: i64) -> Self {
         self.set(at::RAX, call.cast_unsigned());
         self.set(at::RIP, self.instruction().wrapping_sub(SYSCALL_BYTES));
         self.set(at::ORIG_RAX, NO_CALL);
@@ -226,6 +226,11 @@ pub(crate) enum Timeout {
     Milliseconds(usize),
     /// This argument points to a `struct timespec`; null: for ever.
     Timespec(usize),
+}
+
+/// Whether `call` might have a relative timeout, or be one that had.
+pub(crate) fn may_wait(call: i64) -> bool {
+    call == libc::SYS_restart_syscall || RegisterFile::default().timeout(call).is_some()
 }
 
 impl RegisterFile {

@@ -1,0 +1,110 @@
+//! Since when a thread sleeps: looked up before it is stopped, for stopping it wakes it.
+//!
+//! The scheduler keeps when a thread last left a processor (`se.exec_start` of `/proc/TID/sched`), by the
+//! clock of that processor; how that is offset from `CLOCK_MONOTONIC` is measured by reading our own
+//! there. Kernels without `CONFIG_SCHED_DEBUG` do not tell: then a wait counts from when we came.
+use std::collections::BTreeMap;
+use std::fs::read_to_string;
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::procfs::Stat;
+use crate::inventory::Tid;
+use crate::sys::processor::Pin;
+
+/// A call in which a thread sleeps, and since when by `CLOCK_MONOTONIC`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asleep {
+    pub(super) call: i64,
+    pub(super) arguments: [u64; 6],
+    pub(super) since: i64,
+}
+
+/// `CLOCK_MONOTONIC`, in nanoseconds.
+pub(super) fn monotonic() -> i64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |now| now.tv_sec() * 1_000_000_000 + now.tv_nsec())
+}
+
+/// Offsets of processors' clocks, as far as asked.
+#[derive(Debug, Default)]
+pub(super) struct Clocks(BTreeMap<usize, Option<i64>>);
+
+impl Clocks {
+    /// What this thread sleeps in, if it is a call that might have a relative timeout.
+    pub(super) fn asleep(&mut self, tid: Tid, timed: impl Fn(i64) -> bool) -> Option<Asleep> {
+        let (call, arguments) = parse_call(&read_to_string(format!("/proc/{tid}/syscall")).ok()?)?;
+        if !timed(call) {
+            return None;
+        }
+        let slept = parse_exec_start(&read_to_string(format!("/proc/{tid}/sched")).ok()?)?;
+        let processor = Stat::of(tid).processor()?;
+        let offset = (*self.0.entry(processor).or_insert_with(|| offset_of(processor)))?;
+        Some(Asleep { call, arguments, since: slept + offset })
+    }
+}
+
+/// How far `CLOCK_MONOTONIC` is ahead of this processor's clock.
+fn offset_of(processor: usize) -> Option<i64> {
+    let pin = Pin::to(processor).ok()?;
+    std::thread::yield_now(); // Has the scheduler note the time.
+    let now = monotonic();
+    let own = parse_exec_start(&read_to_string("/proc/thread-self/sched").ok()?)?;
+    drop(pin);
+    Some(now - own)
+}
+
+/// `number a b c d e f sp pc` in hexadecimal but for the number, or `running`.
+fn parse_call(text: &str) -> Option<(i64, [u64; 6])> {
+    let mut words = text.split_ascii_whitespace();
+    let call = words.next()?.parse().ok().filter(|call| *call >= 0)?;
+    let mut arguments = [0; 6];
+    for argument in &mut arguments {
+        *argument = u64::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok()?;
+    }
+    Some((call, arguments))
+}
+
+/// Milliseconds with six decimals: nanoseconds.
+fn parse_exec_start(text: &str) -> Option<i64> {
+    let line = text.lines().find(|line| line.starts_with("se.exec_start"))?;
+    let (whole, decimals) = line.rsplit_once(':')?.1.trim().split_once('.')?;
+    let whole: i64 = whole.parse().ok()?;
+    (decimals.len() == 6).then_some(whole * 1_000_000 + decimals.parse::<i64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_read_with_its_arguments() {
+        let (call, arguments) =
+            parse_call("232 0x4 0x7ffc 0x1 0x3e8 0x0 0x8 0x7ffd 0x7f00\n").unwrap();
+        assert_eq!((call, arguments[3]), (232, 1000));
+        assert_eq!(parse_call("running\n"), None);
+        assert_eq!(parse_call("-1 0x7ffd 0x7f00\n"), None);
+    }
+
+    #[test]
+    fn the_scheduler_tells_nanoseconds() {
+        let text = "x (1, #threads: 1)\nse.exec_start     :      123456.000789\n";
+        assert_eq!(parse_exec_start(text), Some(123_456_000_789));
+    }
+
+    #[test]
+    fn our_own_sleep_is_dated_to_a_millisecond() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid()).unwrap();
+            ended.recv_timeout(std::time::Duration::from_secs(5)).unwrap_err();
+        });
+        let tid = Tid(told.recv().unwrap().as_raw());
+        let before = monotonic();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let asleep = Clocks::default().asleep(tid, |_| true).unwrap();
+        assert!((asleep.since - before).abs() < 20_000_000, "{}", asleep.since - before);
+        drop(end);
+    }
+}
