@@ -17,7 +17,7 @@ use nix::libc::{
 
 use self::multicast::Membership;
 use super::socket::options::{self, When};
-use super::socket::{Socket, create};
+use super::socket::{ELSEWHERE, STAY, Socket, create, is_elsewhere};
 use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
 use crate::error::{Cause, Error, Obstacle, Result, kernel};
 use crate::inventory::End;
@@ -93,6 +93,8 @@ const PORT_TAKEN: Cause = Cause {
     remedy: "end the program that has it, or give the address to this host",
 };
 const NAME_TAKEN: Cause = Cause { code: "inet:taken", ..PORT_TAKEN };
+const TCP_FOREIGN: Cause = Cause { code: "tcp:namespace", reason: ELSEWHERE, remedy: STAY };
+const FOREIGN: Cause = Cause { code: "inet:namespace", reason: ELSEWHERE, remedy: STAY };
 const SOURCES: Cause = Cause {
     code: "inet:sources",
     reason: "it is a member of a multicast group that filters sources",
@@ -101,7 +103,7 @@ const SOURCES: Cause = Cause {
 
 impl Object for Tcp {
     const NAME: &'static str = "tcp";
-    const CAUSES: &'static [Cause] = &[ESTABLISHED, PENDING, PORT_TAKEN];
+    const CAUSES: &'static [Cause] = &[ESTABLISHED, PENDING, PORT_TAKEN, TCP_FOREIGN];
     type State = State;
 
     fn claims(seen: &Evidence) -> Option<Claim> {
@@ -113,6 +115,9 @@ impl Object for Tcp {
     fn collect(with: &mut Collect<'_>) -> Result<State> {
         let Some(fd) = with.end(WHOLE) else { return Ok(State::default()) };
         let mut state = State::of(fd)?;
+        if is_elsewhere(fd)? {
+            with.obstacle(&TCP_FOREIGN);
+        }
         if net::get_int(fd, SOL_SOCKET, SO_ACCEPTCONN).map_err(kernel("getsockopt"))? != 0 {
             state.read_door(fd, with)?;
         } else {
@@ -132,7 +137,7 @@ impl Object for Tcp {
 
 impl Object for Inet {
     const NAME: &'static str = "inet";
-    const CAUSES: &'static [Cause] = &[QUEUED, SOURCES, NAME_TAKEN];
+    const CAUSES: &'static [Cause] = &[QUEUED, SOURCES, NAME_TAKEN, FOREIGN];
     type State = State;
 
     fn claims(seen: &Evidence) -> Option<Claim> {
@@ -142,6 +147,9 @@ impl Object for Inet {
     fn collect(with: &mut Collect<'_>) -> Result<State> {
         let Some(fd) = with.end(WHOLE) else { return Ok(State::default()) };
         let mut state = State::of(fd)?;
+        if is_elsewhere(fd)? {
+            with.obstacle(&FOREIGN);
+        }
         state.read_datagrams(fd, with)?;
         Ok(state)
     }
@@ -191,18 +199,18 @@ impl State {
     }
 
     fn build(&self) -> Result<Ends> {
-        let made = match Past::try_from(self.past) {
-            Ok(Past::Fresh) | Err(_) => self.fresh()?,
+        let (made, when) = match Past::try_from(self.past) {
+            Ok(Past::Fresh) | Err(_) => (self.fresh()?, When::Last),
             Ok(past) => {
                 let made = reset::build(self.family, &self.local)?;
                 if past == Past::Over {
                     net::get_int(made.as_fd(), SOL_SOCKET, libc::SO_ERROR)
                         .map_err(kernel("getsockopt"))?;
                 }
-                made
+                (made, When::AfterAll)
             }
         };
-        options::restore(made.as_fd(), &self.opts, When::Last)?;
+        options::restore(made.as_fd(), &self.opts, when)?;
         Ok(Ends::one(made))
     }
 

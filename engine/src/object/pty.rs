@@ -36,6 +36,7 @@ const FIRST_INODE: u64 = 3;
 const HUNG_UP: u64 = 1 << 63;
 
 #[derive(Clone, PartialEq, prost::Message)]
+#[expect(clippy::struct_excessive_bools, reason = "so many things a terminal is or is not")]
 pub(super) struct State {
     #[prost(uint32, tag = "1")]
     index: u32,
@@ -148,7 +149,7 @@ impl Object for Pty {
     fn check(state: &State, _: &Check) -> Vec<Missing> {
         let object = format!("/dev/pts/{}", state.index);
         let taken = state.external.is_none() && stat(&*object).is_ok();
-        taken.then(|| Missing { object, cause: TAKEN }).into_iter().collect()
+        taken.then_some(Missing { object, cause: TAKEN }).into_iter().collect()
     }
 
     fn build(state: &State, with: &mut Build<'_>) -> Result<Ends> {

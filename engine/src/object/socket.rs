@@ -92,3 +92,17 @@ pub(super) fn create(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
 pub(super) fn through_proc(fd: BorrowedFd<'_>) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
 }
+
+/// Why a socket of another network namespace is an obstacle: neither would it be built there, nor is
+/// it in our dump.
+pub(super) const ELSEWHERE: &str = "it belongs to another network namespace";
+/// What helps.
+pub(super) const STAY: &str = "have the program stay in the network namespace it was started in";
+
+/// Whether a socket belongs to another network namespace than ours.
+pub(super) fn is_elsewhere(fd: BorrowedFd<'_>) -> Result<bool> {
+    use nix::sys::stat::{fstat, stat};
+    let Ok(theirs) = net::namespace(fd) else { return Ok(false) }; // Only the privileged can ask.
+    let theirs = fstat(&theirs).map_err(kernel("fstat"))?.st_ino;
+    Ok(stat("/proc/self/ns/net").map_err(kernel("stat"))?.st_ino != theirs)
+}

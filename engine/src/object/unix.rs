@@ -12,7 +12,7 @@ use super::socket::diag::UnixSocket;
 use super::socket::makers::Maker;
 use super::socket::options::{self, When};
 use super::socket::place::{self, Name};
-use super::socket::{Peer, create, queue, through_proc};
+use super::socket::{ELSEWHERE, Peer, STAY, create, is_elsewhere, queue, through_proc};
 use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, Place};
 use crate::error::{Cause, Result, kernel};
 use crate::inventory::{End, OpenFileId, Pid};
@@ -49,6 +49,7 @@ pub(super) struct State {
     maker: Option<Maker>,
 }
 
+const FOREIGN: Cause = Cause { code: "unix:namespace", reason: ELSEWHERE, remedy: STAY };
 const STRANGER: Cause = Cause {
     code: "unix:stranger",
     reason: "it is connected to a socket held outside the tree",
@@ -72,7 +73,7 @@ const UNNAMED: Cause = Cause {
 
 impl Object for Unix {
     const NAME: &'static str = "unix";
-    const CAUSES: &'static [Cause] = &[STRANGER, PENDING, MESSAGES, UNNAMED];
+    const CAUSES: &'static [Cause] = &[FOREIGN, STRANGER, PENDING, MESSAGES, UNNAMED];
     const LATE: bool = true;
     type State = State;
 
@@ -85,6 +86,9 @@ impl Object for Unix {
     fn collect(with: &mut Collect<'_>) -> Result<State> {
         let Some(fd) = with.end(WHOLE) else { return Ok(State::default()) };
         let inode = fstat(fd).map_err(kernel("fstat"))?.st_ino;
+        if is_elsewhere(fd)? {
+            with.obstacle(&FOREIGN);
+        }
         let seen = with.sockets.get(inode).unwrap_or_default();
         let kind = i32::from(seen.kind);
         let name = Name::of(fd, true)?;
@@ -99,6 +103,7 @@ impl Object for Unix {
         if !queue.is_empty() && !name.is_bound() {
             with.obstacle(&UNNAMED);
         }
+        let is_waiting = seen.peer == Some(0);
         let mut state = State {
             kind,
             name,
@@ -106,7 +111,7 @@ impl Object for Unix {
             shutdown: seen.shutdown.into(),
             options: options::collect(fd)?,
             listens: seen.listening.then_some(seen.unread),
-            maker: Maker::of(fd, with)?,
+            maker: if is_waiting { Some(Maker::now(with.holder)?) } else { Maker::of(fd, with)? },
             ..State::default()
         };
         waiting(with, &seen);

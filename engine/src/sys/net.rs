@@ -8,6 +8,9 @@ use nix::libc::{self, c_int, socklen_t};
 /// `SIOCUNIXFILE` of `include/uapi/linux/un.h`, since 4.11.
 const SIOCUNIXFILE: libc::Ioctl = 0x89e0;
 
+/// `SIOCGSKNS` of `include/uapi/linux/sockios.h`, since 4.10.
+const SIOCGSKNS: libc::Ioctl = 0x894c;
+
 /// socket(2) of any family.
 pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
     // SAFETY: takes no pointers.
@@ -116,6 +119,14 @@ pub(crate) fn unix_file(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let file = Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCUNIXFILE) })?;
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// The network namespace of a socket.
+pub(crate) fn namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let namespace = Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGSKNS) })?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
 }
 
 /// What bind(2), connect(2), getsockname(2) and getpeername(2) have in common: an address as bytes.

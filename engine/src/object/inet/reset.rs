@@ -2,14 +2,20 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::libc::{AF_INET, AF_INET6, POLLHUP, SO_LINGER, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET};
 
 use super::create;
-use crate::error::{Result, kernel, kernel_io};
+use crate::error::{Error, Result, kernel};
 use crate::sys::{net, poll_now};
 
 /// Its own name is `local` if that can be had; reading gives `ECONNRESET` once, writing `EPIPE`.
 pub(super) fn build(family: i32, local: &[u8]) -> Result<OwnedFd> {
+    // Its name may not reach this host's own, or be taken: then it goes without.
+    attempt(family, local).or_else(|_| attempt(family, &[]))
+}
+
+fn attempt(family: i32, local: &[u8]) -> Result<OwnedFd> {
     let door = create(AF_INET, SOCK_STREAM, 0)?;
     let anywhere = address(AF_INET, (Ipv4Addr::LOCALHOST, 0).into());
     net::bind(door.as_fd(), &anywhere).map_err(kernel("bind"))?;
@@ -20,16 +26,12 @@ pub(super) fn build(family: i32, local: &[u8]) -> Result<OwnedFd> {
     if !local.is_empty() {
         let one = 1i32.to_ne_bytes();
         net::set(guest.as_fd(), SOL_SOCKET, SO_REUSEADDR, &one).map_err(kernel("setsockopt"))?;
-        drop(net::bind(guest.as_fd(), local));
+        net::bind(guest.as_fd(), local).map_err(kernel("bind"))?;
     }
     let to = address(family, (Ipv4Addr::LOCALHOST, at).into());
-    if !matches!(net::connect(guest.as_fd(), &to), Ok(()) | Err(nix::errno::Errno::EINPROGRESS)) {
-        // Its name cannot reach this host's own: then it goes without.
-        return if local.is_empty() {
-            Err(kernel("connect")(nix::errno::Errno::last()))
-        } else {
-            build(family, &[])
-        };
+    match net::connect(guest.as_fd(), &to) {
+        Ok(()) | Err(Errno::EINPROGRESS) => {}
+        Err(errno) => return Err(Error::Kernel("connect", errno)),
     }
     let host = accepted(&door)?;
     let abort = [1i32, 0].map(i32::to_ne_bytes).concat();
@@ -46,7 +48,7 @@ pub(super) fn build(family: i32, local: &[u8]) -> Result<OwnedFd> {
 
 /// A connection over the loopback device is there at once, or in a moment.
 fn accepted(door: &OwnedFd) -> Result<OwnedFd> {
-    let mut last = nix::errno::Errno::EAGAIN;
+    let mut last = Errno::EAGAIN;
     for _ in 0..1000 {
         match net::accept(door.as_fd()) {
             Ok(host) => return Ok(host),
@@ -54,7 +56,7 @@ fn accepted(door: &OwnedFd) -> Result<OwnedFd> {
         }
         std::thread::sleep(std::time::Duration::from_micros(100));
     }
-    Err(kernel_io("accept4")(last.into()))
+    Err(Error::Kernel("accept4", last))
 }
 
 /// As `struct sockaddr_in`, or mapped into `struct sockaddr_in6`.

@@ -123,3 +123,14 @@ fn a_port_that_is_taken_is_named_before_anything_is_started() {
     drop(door);
     assert_eq!(Tcp::check(&state, &Check::default()), []);
 }
+
+#[test]
+fn another_network_namespace_is_an_obstacle() {
+    let elsewhere = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        create(AF_INET, libc::SOCK_DGRAM, 0).unwrap()
+    });
+    let mut bench = Bench::default();
+    bench.collect::<Inet>(&[elsewhere.join().unwrap()]);
+    assert_eq!(bench.codes(), ["inet:namespace"]);
+}

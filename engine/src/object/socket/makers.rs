@@ -9,7 +9,7 @@ use nix::libc::{
 use nix::unistd::{getegid, geteuid, getgroups};
 
 use super::super::{Build, Collect};
-use crate::error::{Error, Result, kernel};
+use crate::error::{Error, Result, kernel, kernel_io};
 use crate::inventory::Pid;
 use crate::remote::{Arg, Batch, RemoteFd, Reply};
 use crate::sys::net;
@@ -44,6 +44,13 @@ impl Maker {
         let groups = net::get(fd, SOL_SOCKET, SO_PEERGROUPS, 4 << 16).unwrap_or_default();
         let groups = groups.as_chunks().0.iter().map(|gid| u32::from_ne_bytes(*gid)).collect();
         Ok(Some(Self { pid, uid, gid, groups }))
+    }
+
+    /// A process as it is now.
+    pub(crate) fn now(pid: Pid) -> Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = std::fs::metadata(format!("/proc/{pid}")).map_err(kernel_io("stat"))?;
+        Ok(Self { pid: pid.0, uid: meta.uid(), gid: meta.gid(), groups: Vec::new() })
     }
 
     /// Makes one call there, as that user; a blank goes on with our credentials.

@@ -227,6 +227,8 @@ pub(crate) enum When {
     BeforeBind,
     /// All: sizes of buffers, `TCP_DEFER_ACCEPT`, filters that would eat what is being queued.
     Last,
+    /// What a socket that was connected still takes.
+    AfterAll,
 }
 
 /// Options that decide what can be bound, and to what.
@@ -248,8 +250,12 @@ pub(crate) fn restore(fd: BorrowedFd<'_>, values: &[Value], when: When) -> Resul
         let known = TABLE.iter().find(|known| (known.1, known.2) == (value.level, value.name));
         let known = known.ok_or_else(|| unknown(value))?;
         let early = FOR_BINDING.contains(&(value.level, value.name));
-        if (early || when == When::Last) && read(fd, known)?.as_ref() != Some(&value.bytes) {
-            set(fd, known, &value.bytes)?;
+        if (!early && when == When::BeforeBind) || read(fd, known)?.as_ref() == Some(&value.bytes) {
+            continue;
+        }
+        match set(fd, known, &value.bytes) {
+            Err(_) if when == When::AfterAll => {}
+            done => done?,
         }
     }
     Ok(())
@@ -259,7 +265,7 @@ fn unknown(value: &Value) -> Error {
     Error::Record(format!("socket option {}/{}", value.level, value.name), None)
 }
 
-fn set(fd: BorrowedFd<'_>, Known(_, level, name, _, how): &Known, value: &[u8]) -> Result<()> {
+fn set(fd: BorrowedFd<'_>, Known(option, level, name, _, how): &Known, value: &[u8]) -> Result<()> {
     let number = || value.first_chunk().map_or(0, |int| i32::from_ne_bytes(*int));
     let done = match how {
         Same => net::set(fd, *level, *name, value),
@@ -268,7 +274,7 @@ fn set(fd: BorrowedFd<'_>, Known(_, level, name, _, how): &Known, value: &[u8]) 
         Positive if number() > 0 => net::set(fd, *level, *name, value),
         Positive => Ok(()),
     };
-    done.map_err(kernel("setsockopt"))
+    done.map_err(kernel(option))
 }
 
 #[cfg(test)]

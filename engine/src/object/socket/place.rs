@@ -145,11 +145,11 @@ impl NameFile {
         if at == name {
             return Ok(());
         }
-        let (bare, rooted) = match name.strip_prefix("/") {
-            Ok(bare) => (bare, true),
+        let (own, rooted) = match name.strip_prefix("/") {
+            Ok(own) => (own, true),
             Err(_) => (name.strip_prefix(".").unwrap_or(name), false),
         };
-        let Some(base) = strip_suffix(at, bare) else {
+        let Some(base) = strip_suffix(at, own) else {
             return Ok(()); // By way of links or dots: from here, or not at all.
         };
         if rooted {

@@ -186,6 +186,7 @@ impl Message {
     }
 
     /// The names that datagrams came from.
+    #[cfg(test)]
     pub(crate) fn sender(&self) -> &[u8] {
         &self.sender
     }
