@@ -1,13 +1,11 @@
-//! The shape of the interface; its body follows in the next commits.
-use std::io;
-use std::ops::Range;
-use std::path::Path;
-
-use crate::{Error, Event, Line, Meta, Result, Snapshot, Workload};
-
-fn later<T>() -> Result<T> {
-    Err(Error::Misuse { what: "not built yet".to_owned() })
-}
+//! What users of a store ask of it, beside reading and writing snapshots: mostly the catalog's.
+//!
+//! The catalog is opened for each question: several processes ask, and none keeps it locked.
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::facts::{Event, Snapshot, SnapshotState, Workload};
+use crate::layout::Store;
+use crate::line::Line;
 
 /// How to open a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,180 +22,111 @@ impl Default for Options {
     }
 }
 
-/// A directory of snapshots. Cheap to clone, and shared between threads and processes.
-#[derive(Debug, Clone)]
-pub struct Store {}
-
 /// What a snapshot needs to know before its first byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSnapshot {
     /// Whose.
     pub workload: String,
-    /// The snapshot that `unchanged` refers to.
+    /// The snapshot that it goes on from, and that `unchanged` refers to.
     pub parent: Option<u64>,
 }
-
-/// A snapshot being written. Dropping it leaves no trace.
-#[derive(Debug)]
-pub struct Writer {}
-
-/// A snapshot all of whose bytes are durable; only the commit is missing.
-#[derive(Debug)]
-pub struct Sealed {}
-
-/// A snapshot being read.
-#[derive(Debug)]
-pub struct Reader {}
 
 /// A stream of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {
     /// Its name.
     pub name: String,
-    /// Its length: the end of the last byte written, zeros included.
-    pub end: u64,
+    /// Offset of its last chunk: where its last bytes begin.
+    pub last_at: u64,
 }
 
 impl Store {
-    /// Opens a store, making it where there is none.
-    pub fn create(_dir: &Path, _options: Options) -> Result<Self> {
-        later()
+    fn catalog(&self) -> Result<Catalog> {
+        if !self.keeps_catalog() {
+            return Err(Error::Misuse { what: "an image has no catalog".into() });
+        }
+        Catalog::open(self)
     }
-    /// Opens a store that must be there.
-    pub fn open(_dir: &Path, _options: Options) -> Result<Self> {
-        later()
-    }
-    /// Begins a snapshot.
-    pub fn begin(&self, _new: NewSnapshot) -> Result<Writer> {
-        later()
-    }
-    /// Opens a snapshot for reading.
-    pub fn read(&self, _workload: &str, _seq: u64) -> Result<Reader> {
-        later()
-    }
+
     /// Lists snapshots, of one workload or all, oldest first.
-    pub fn snapshots(&self, _workload: Option<&str>) -> Result<Vec<Snapshot>> {
-        later()
+    pub fn snapshots(&self, workload: Option<&str>) -> Result<Vec<Snapshot>> {
+        let names = workload.map_or_else(|| self.names(), |name| Ok(vec![name.to_owned()]))?;
+        if !self.keeps_catalog() {
+            let numbered = |name: &String| {
+                let numbers = self.numbers(name)?;
+                numbers.into_iter().map(|seq| self.snapshot(name, seq)).collect::<Result<Vec<_>>>()
+            };
+            return Ok(names.iter().map(numbered).collect::<Result<Vec<_>>>()?.concat());
+        }
+        let catalog = self.catalog()?;
+        let all: Result<Vec<_>> = names.iter().map(|name| catalog.snapshots(name)).collect();
+        Ok(all?.concat())
     }
-    /// Finds one snapshot.
-    pub fn snapshot(&self, _workload: &str, _seq: u64) -> Result<Snapshot> {
-        later()
-    }
+
     /// The workload's current line.
-    pub fn line(&self, _workload: &str) -> Result<Line> {
-        later()
+    pub fn line(&self, workload: &str) -> Result<Line> {
+        self.catalog()?.current_line(workload)
     }
-    /// Makes `seq` the end of the current line (a rollback), or nothing (a fresh start). Durable.
-    pub fn rewind(&self, _workload: &str, _seq: Option<u64>) -> Result<Line> {
-        later()
+
+    /// Makes `seq` the end of the current line (a roll back), or nothing (a fresh start). Durable.
+    pub fn rewind(&self, workload: &str, seq: Option<u64>) -> Result<Line> {
+        let catalog = self.catalog()?;
+        catalog.set_head(workload, seq)?;
+        catalog.current_line(workload)
     }
+
     /// The restorable snapshots of the current line, newest first.
-    pub fn restorable(&self, _workload: &str) -> Result<Vec<u64>> {
-        later()
+    pub fn restorable(&self, workload: &str) -> Result<Vec<u64>> {
+        let mut line = self.catalog()?.restorable(workload)?;
+        line.reverse();
+        Ok(line)
     }
-    /// Removes snapshots; `prune` frees their space.
-    pub fn forget(&self, _workload: &str, _seqs: &[u64]) -> Result<()> {
-        later()
-    }
+
     /// Marks a snapshot as damaged, so that it is not restored.
-    pub fn mark_damaged(&self, _workload: &str, _seq: u64) -> Result<()> {
-        later()
+    pub fn mark_damaged(&self, workload: &str, seq: u64) -> Result<()> {
+        self.catalog()?.mark(workload, seq, SnapshotState::Damaged, "it could not be restored")
     }
+
     /// Keeps an event, and says its number.
-    pub fn record_event(&self, _event: &Event) -> Result<i64> {
-        later()
+    pub fn record_event(&self, event: &Event) -> Result<i64> {
+        self.catalog()?.happened(event)
     }
+
     /// The events of a workload (or all) with numbers above `after`, oldest first.
-    pub fn events(&self, _workload: Option<&str>, _after: i64) -> Result<Vec<(i64, Event)>> {
-        later()
+    pub fn events(&self, workload: Option<&str>, after: i64) -> Result<Vec<(i64, Event)>> {
+        self.catalog()?.events(workload, after)
     }
+
     /// What is kept about a workload.
-    pub fn workload(&self, _name: &str) -> Result<Option<Workload>> {
-        later()
+    pub fn workload(&self, name: &str) -> Result<Option<Workload>> {
+        self.catalog()?.workload(name)
     }
+
     /// All workloads, by name.
     pub fn workloads(&self) -> Result<Vec<Workload>> {
-        later()
+        let catalog = self.catalog()?;
+        let names = catalog.names()?;
+        let found = names.iter().map(|name| catalog.workload(name)).collect::<Result<Vec<_>>>()?;
+        Ok(found.into_iter().flatten().collect())
     }
+
     /// Keeps what is to be known about a workload.
-    pub fn put_workload(&self, _workload: &Workload) -> Result<()> {
-        later()
+    pub fn put_workload(&self, workload: &Workload) -> Result<()> {
+        self.catalog()?.put(workload)
     }
+
     /// Forgets a workload's row, facts and events (not its snapshots).
-    pub fn remove_workload(&self, _name: &str) -> Result<()> {
-        later()
+    pub fn remove_workload(&self, name: &str) -> Result<()> {
+        self.catalog()?.remove(name)
     }
+
     /// A small fact that the supervisor keeps about a workload.
-    pub fn fact(&self, _workload: &str, _key: &str) -> Result<Option<String>> {
-        later()
+    pub fn fact(&self, workload: &str, key: &str) -> Result<Option<String>> {
+        self.catalog()?.fact(workload, key)
     }
+
     /// Keeps it; `None` removes it.
-    pub fn set_fact(&self, _workload: &str, _key: &str, _value: Option<&str>) -> Result<()> {
-        later()
-    }
-}
-
-impl Writer {
-    /// Appends bytes to a named stream; what is never written is a hole, and reads as zeros.
-    pub fn stream(&mut self, _name: &str, _at: u64, _bytes: &[u8]) -> Result<()> {
-        later()
-    }
-    /// Says that a range of a stream is as it was in the parent.
-    pub fn unchanged(&mut self, _name: &str, _range: Range<u64>) -> Result<()> {
-        later()
-    }
-    /// Forgets what was written of a stream so far.
-    pub fn restart(&mut self, _name: &str) -> Result<()> {
-        later()
-    }
-    /// Sets the engine's records.
-    pub fn record(&mut self, _bytes: &[u8]) -> Result<()> {
-        later()
-    }
-    /// Sets the workload's definition.
-    pub fn definition(&mut self, _bytes: &[u8]) -> Result<()> {
-        later()
-    }
-    /// Makes every byte durable: the slow part of a commit.
-    pub fn seal(self) -> Result<Sealed> {
-        later()
-    }
-    /// Seals and commits.
-    pub fn commit(self, meta: Meta) -> Result<Snapshot> {
-        self.seal()?.commit(meta)
-    }
-}
-
-impl Sealed {
-    /// Makes the snapshot exist.
-    pub fn commit(self, _meta: Meta) -> Result<Snapshot> {
-        later()
-    }
-}
-
-impl Reader {
-    /// The snapshot, as listed.
-    pub fn snapshot(&self) -> &Snapshot {
-        unreachable!()
-    }
-    /// The engine's records.
-    pub fn record(&self) -> Result<Vec<u8>> {
-        later()
-    }
-    /// The workload's definition.
-    pub fn definition(&self) -> &[u8] {
-        &[]
-    }
-    /// The streams, by name.
-    pub fn streams(&self) -> Result<Vec<StreamInfo>> {
-        later()
-    }
-    /// Visits what was written of a stream, ascending, whole zero pages left out.
-    pub fn stream(
-        &self,
-        _name: &str,
-        _visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
-    ) -> Result<()> {
-        later()
+    pub fn set_fact(&self, workload: &str, key: &str, value: Option<&str>) -> Result<()> {
+        self.catalog()?.set_fact(workload, key, value)
     }
 }

@@ -1,17 +1,36 @@
-//! Image <-> disk: a directory of deduplicated snapshots.
+//! Images on disk: deduplicated, compressed, committed by one rename.
 //!
-//! Knows nothing of processes. FORMAT.md describes the bytes, the commit protocol and what is
-//! assumed of the medium.
+//! Every snapshot is complete: its manifest names chunks, chunks lie in packs, and a chunk is stored
+//! once whoever needs it. `FORMAT.md` has the bytes, the order of writing and what is assumed of the
+//! medium. This crate knows nothing of processes: streams have names and bytes, records are opaque.
+//!
+//! Locks: whoever reads or writes holds the store shared, [`Store::prune`] alone holds it exclusively,
+//! and one writer at a time holds a workload. Locks die with their process.
 #![forbid(unsafe_code)]
 
 mod api;
+mod catalog;
+mod chunk;
 mod error;
 mod facts;
+mod layout;
 mod line;
+mod manifest;
+mod pack;
+mod prune;
+mod reader;
+mod writer;
 
-pub use api::{NewSnapshot, Options, Reader, Sealed, Store, StreamInfo, Writer};
-pub use error::{Error, Result};
-pub use facts::{
+pub use self::api::{NewSnapshot, Options, StreamInfo};
+pub use self::error::{Error, Result};
+pub use self::facts::{
     Event, EventKind, Meta, Snapshot, SnapshotState, Tracker, Trigger, UnknownWord, Workload,
 };
-pub use line::Line;
+pub use self::layout::Store;
+pub use self::line::Line;
+pub use self::prune::Pruned;
+pub use self::reader::Reader;
+pub use self::writer::{Sealed, Writer};
+
+#[cfg(test)]
+mod tests;
