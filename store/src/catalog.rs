@@ -29,11 +29,9 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS facts (
         workload TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,
         PRIMARY KEY (workload, key)) STRICT;
-    CREATE TABLE IF NOT EXISTS heads (workload TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS heads (
+        workload TEXT PRIMARY KEY, seq INTEGER, after INTEGER NOT NULL) STRICT;
 ";
-
-/// The fact that says after which snapshot a workload started fresh.
-const FRESH_AFTER: &str = "fresh-after";
 
 /// An open catalog. Several processes may have it open at once.
 #[derive(Debug)]
@@ -109,46 +107,33 @@ impl Catalog {
         names.collect::<Result<_, _>>().map_err(self.failed())
     }
 
-    /// Says with which snapshot a workload's current line ends; none after a fresh start.
+    /// Says from which snapshot the current line goes on; from none after a fresh start. What was
+    /// taken until now, and is not before it, is on another line.
     pub(crate) fn set_head(&self, name: &str, head: Option<u64>) -> Result<()> {
-        let newest = self.store.numbers(name)?.last().copied().unwrap_or(0);
-        let after = head.is_none().then(|| newest.to_string());
-        self.set_fact(name, FRESH_AFTER, after.as_deref())?;
-        let head = head.map_or(0, u64::cast_signed);
-        let sql = "INSERT INTO heads (workload, seq) VALUES (?1, ?2)
-                   ON CONFLICT (workload) DO UPDATE SET seq = ?2";
-        self.database.execute(sql, params![name, head]).map(drop).map_err(self.failed())
+        let after = self.store.numbers(name)?.last().copied().unwrap_or(0);
+        let sql = "INSERT INTO heads (workload, seq, after) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (workload) DO UPDATE SET seq = ?2, after = ?3";
+        let values = params![name, head.map(u64::cast_signed), after.cast_signed()];
+        self.database.execute(sql, values).map(drop).map_err(self.failed())
     }
 
-    /// Where the current line ends: as it was set, or, where that is not known, with the newest.
-    fn head(&self, name: &str) -> Result<Option<u64>> {
-        let sql = "SELECT seq FROM heads WHERE workload = ?1";
-        let row = self.database.query_row(sql, [name], |row| row.get::<_, i64>(0));
-        match row.optional().map_err(self.failed())? {
-            Some(0) => Ok(None),
-            Some(head) => Ok(Some(head.cast_unsigned())),
-            None => Ok(self.store.numbers(name)?.last().copied()),
-        }
-    }
-
-    /// The current line: that of the newest snapshot which went on from where it was set to end.
+    /// The current line: that of the newest snapshot since it was set to go on from somewhere, or
+    /// what led to there. Where nothing was set, the newest snapshot's.
     pub(crate) fn current_line(&self, name: &str) -> Result<Line> {
-        let Some(head) = self.head(name)? else {
-            // After a fresh start: what has begun since.
-            let fresh = |one: &&Snapshot| one.parent.is_none() && one.line.spans().count() == 1;
-            let all = self.snapshots(name)?;
-            let began = self.fact(name, FRESH_AFTER)?.and_then(|text| text.parse::<u64>().ok());
-            let newest = all.iter().rev().find(|one| {
-                began.is_some_and(|after| one.line.spans().all(|(first, _)| first > after))
-                    || began.is_none() && fresh(one)
-            });
-            return Ok(newest.map(|one| one.line.clone()).unwrap_or_default());
-        };
+        let sql = "SELECT seq, after FROM heads WHERE workload = ?1";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get(1)?));
+        let row: Option<(Option<i64>, i64)> =
+            self.database.query_row(sql, [name], read).optional().map_err(self.failed())?;
+        let (head, after) = row.unwrap_or_default();
+        let (head, after) = (head.map(i64::cast_unsigned), after.cast_unsigned());
         let all = self.snapshots(name)?;
-        let goes_on = |one: &&Snapshot| one.seq >= head && one.line.contains(head);
-        let newest = all.iter().rev().find(goes_on);
-        let older = || all.iter().rev().find(|one| one.seq <= head);
-        Ok(newest.or_else(older).map(|one| one.line.clone()).unwrap_or_default())
+        let since = all.iter().rev().find(|one| one.seq > after);
+        let before = |head: u64| {
+            let holds = all.iter().find(|one| one.seq >= head && one.line.contains(head));
+            holds.map(|one| one.line.up_to(head))
+        };
+        let line = since.map(|one| one.line.clone()).or_else(|| before(head?));
+        Ok(line.unwrap_or_default())
     }
 
     /// Restorable snapshots of the current line, oldest first.
@@ -213,11 +198,12 @@ impl Catalog {
             // Only we write here: what does not parse is a newer program's, and not ours to show.
             let event = parse_time(&at).zip(kind.parse().ok()).map(|(at, kind)| (at, kind, seq));
             let (workload, reason, detail) = (row.get(2)?, row.get(5)?, row.get(6)?);
-            Ok(event.map(|(at, kind, seq)| {
-                let seq = seq.map(i64::cast_unsigned);
-                Event { at, workload, kind, seq, reason, detail }
-            })
-            .map(|event| (row.get(0), event)))
+            Ok(event
+                .map(|(at, kind, seq)| {
+                    let seq = seq.map(i64::cast_unsigned);
+                    Event { at, workload, kind, seq, reason, detail }
+                })
+                .map(|event| (row.get(0), event)))
         });
         let found: Result<Vec<_>, _> = found.map_err(self.failed())?.collect();
         let numbered = found.map_err(self.failed())?.into_iter().flatten();
@@ -243,7 +229,13 @@ impl Catalog {
     }
 
     /// Remembers what was found out about a snapshot.
-    pub(crate) fn mark(&self, name: &str, seq: u64, state: SnapshotState, reason: &str) -> Result<()> {
+    pub(crate) fn mark(
+        &self,
+        name: &str,
+        seq: u64,
+        state: SnapshotState,
+        reason: &str,
+    ) -> Result<()> {
         let sql = "INSERT INTO snapshots (workload, seq, state, reason) VALUES (?1, ?2, ?3, ?4)
                    ON CONFLICT (workload, seq) DO UPDATE SET state = ?3, reason = ?4";
         let values = params![name, seq.cast_signed(), state.as_str(), reason];
