@@ -8,7 +8,7 @@ use supervisor::error::Sort;
 use supervisor::home::Home;
 use supervisor::keeper::Begin;
 use supervisor::wire::Fault;
-use supervisor::{Error, Result, client, launch, log, shim, worker};
+use supervisor::{Error, Result, bridge, client, launch, log, shim, worker};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +53,15 @@ fn perform(command: &str, args: &[String]) -> Result<i32> {
     let env = std::env::var("SNAPD_DIR").ok();
     let dir = option(args, "--dir").map(str::to_owned).or(env);
     let dir = dir.unwrap_or_else(|| "/var/lib/snapd-checkpoints".to_owned());
+    match command {
+        "dump" => {
+            let taken = dump(args)?;
+            say(&format!("pause {} ms\n", taken.pause_ms));
+            return Ok(0);
+        }
+        "undump" => return undump(args),
+        _ => {}
+    }
     let home = Home::open(Path::new(&dir))?;
     let name = args.first().map_or("", String::as_str);
     match command {
@@ -92,6 +101,39 @@ fn perform(command: &str, args: &[String]) -> Result<i32> {
         _ => return Ok(2),
     }
     Ok(0)
+}
+
+fn dump(args: &[String]) -> Result<supervisor::wire::Taken> {
+    bridge::dump(&bridge::Dump {
+        pid: option(args, "--pid").and_then(|pid| pid.parse().ok()).unwrap_or(0),
+        images: option(args, "--images").unwrap_or(".").into(),
+        leave_running: args.iter().any(|arg| arg == "--leave-running"),
+        keep_files: option(args, "--files") == Some("keep"),
+        close_tcp: option(args, "--tcp") == Some("close"),
+        freeze_timeout: Duration::from_secs(1),
+    })
+}
+
+fn undump(args: &[String]) -> Result<i32> {
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let brought = bridge::undump(bridge::Undump {
+        images: option(args, "--images").unwrap_or(".").into(),
+        accept_changed: has("--accept-changed"),
+        keep_files: option(args, "--files") == Some("keep"),
+        close_tcp: option(args, "--tcp") == Some("close"),
+        detach: has("--detach"),
+        terminal: None,
+    })?;
+    for note in &brought.notes {
+        eprintln!("note: {note}");
+    }
+    if let Some(path) = option(args, "--pidfile") {
+        drop(std::fs::write(path, format!("{}\n", brought.first)));
+    }
+    if has("--detach") {
+        return Ok(0);
+    }
+    bridge::wait_for(brought.first)
 }
 
 fn say(text: &str) {

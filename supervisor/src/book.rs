@@ -33,6 +33,24 @@ pub struct Entry {
     /// When it was last started or restored, in milliseconds since 1970.
     #[prost(uint64, tag = "6")]
     pub started_at_ms: u64,
+    /// The boot that it was last kept in.
+    #[prost(string, tag = "7")]
+    pub boot: String,
+}
+
+impl Entry {
+    /// Whether it ought to be running: somebody kept it in this boot, and never wrote how it ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let over = ["finished", "failed", "stopped", ""].contains(&self.state.as_str());
+        !over && self.boot == boot()
+    }
+}
+
+/// Which boot this is: `/proc/sys/kernel/random/boot_id`.
+#[must_use]
+pub fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Something that happened.
@@ -102,8 +120,17 @@ impl Book {
     }
 
     /// Numbers of the restorable snapshots on a workload's current line, oldest first.
-    pub fn line(&self, _name: &str) -> Result<Vec<u64>> {
-        Ok(Vec::new())
+    pub fn line(&self, name: &str) -> Result<Vec<u64>> {
+        let store = store::Store::open(self.0.dir(), store::Options::default());
+        let mut line = store.and_then(|store| store.restorable(name)).unwrap_or_default();
+        line.reverse();
+        Ok(line)
+    }
+
+    /// Makes this snapshot the end of the current line; `None`: a fresh start.
+    pub fn rewind(&self, name: &str, seq: Option<u64>) -> Result<()> {
+        let store = store::Store::open(self.0.dir(), store::Options::default())?;
+        store.rewind(name, seq).map(drop).map_err(Error::from)
     }
 }
 

@@ -32,7 +32,8 @@ pub fn status(home: &Home, name: &str) -> Result<Listed> {
 
 fn one(home: &Home, book: &Book, name: &str) -> Result<Listed> {
     let entry = book.entry(name)?;
-    let live = is_running(home, name)?.then(|| ask(home, name, to_keeper::Of::Status(Empty {})));
+    let alive = is_running(home, name)? || entry.is_alive();
+    let live = alive.then(|| ask(home, name, to_keeper::Of::Status(Empty {})));
     match live {
         Some(Ok(from_keeper::Of::Info(info))) => Ok(Listed { entry, live: Some(info) }),
         // It ended while we asked: what was written last counts.
@@ -67,8 +68,8 @@ pub fn is_running(home: &Home, name: &str) -> Result<bool> {
 }
 
 fn request(home: &Home, name: &str, of: to_keeper::Of) -> Result<from_keeper::Of> {
-    Book::open(home)?.entry(name)?;
-    if !is_running(home, name)? {
+    let entry = Book::open(home)?.entry(name)?;
+    if !is_running(home, name)? && !entry.is_alive() {
         return Err(Error::Refused(format!("workload {name:?} is not running")));
     }
     ask(home, name, of)
@@ -91,10 +92,13 @@ fn done(answer: from_keeper::Of) -> Result<u64> {
 
 /// A workload that runs without a keeper gets one.
 pub fn ensure_keeper(home: &Home, name: &str) -> Result<()> {
-    if !home.is_locked(name, "keeper")? && home.is_locked(name, "lock")? {
-        detach(home, name, &["--take-over"], (Stdio::null(), Stdio::null(), Stdio::null()))?;
+    if !home.is_locked(name, "keeper")? {
+        let runs = home.is_locked(name, "lock")?;
+        let how = if runs { "--take-over" } else { "--recover" };
+        let mut keeper = detach(home, name, &[how], [Stdio::null(), Stdio::null(), Stdio::null()])?;
+        return wait_for_keeper(home, name, &mut || matches!(keeper.try_wait(), Ok(Some(_))));
     }
-    wait_for_keeper(home, name)
+    wait_for_keeper(home, name, &mut || !is_running(home, name).unwrap_or(true))
 }
 
 /// Starts `snapd __keeper` in a session of its own.
@@ -102,22 +106,23 @@ pub fn detach(
     home: &Home,
     name: &str,
     args: &[&str],
-    streams: (Stdio, Stdio, Stdio),
+    streams: [Stdio; 3],
 ) -> Result<std::process::Child> {
     let mut keeper = Command::new("/proc/self/exe");
     keeper.arg("__keeper").arg("--dir").arg(home.dir()).arg("--name").arg(name).args(args);
-    keeper.stdin(streams.0).stdout(streams.1).stderr(streams.2);
+    let [input, output, error] = streams;
+    keeper.stdin(input).stdout(output).stderr(error);
     std::os::unix::process::CommandExt::process_group(&mut keeper, 0);
     keeper.spawn().map_err(cannot("start a keeper"))
 }
 
 /// Until it takes requests.
-pub fn wait_for_keeper(home: &Home, name: &str) -> Result<()> {
+fn wait_for_keeper(home: &Home, name: &str, ended: &mut dyn FnMut() -> bool) -> Result<()> {
     for _ in 0..500 {
         if home.connect(name, "control").is_ok() {
             return Ok(());
         }
-        if !is_running(home, name)? {
+        if ended() {
             return Err(Error::Refused(format!("workload {name:?} has ended")));
         }
         std::thread::sleep(Duration::from_millis(10));

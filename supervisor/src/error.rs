@@ -48,6 +48,12 @@ pub enum Error {
     /// The other end of a socket went away, or does not speak our language.
     #[error("lost the connection to {0}")]
     Lost(&'static str),
+    /// Bytes that are not what was written.
+    #[error("{0} is damaged")]
+    Damaged(String),
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] store::Error),
     /// The engine's.
     #[error(transparent)]
     Engine(#[from] engine::error::Error),
@@ -64,6 +70,9 @@ impl Error {
             Self::Told(fault) => fault.sort(),
             Self::Missing(_) => Sort::Missing,
             Self::Busy(_) => Sort::Busy,
+            Self::Damaged(_) => Sort::Damaged,
+            Self::Store(error) if error.is_damage() => Sort::Damaged,
+            Self::Store(store::Error::Busy { .. }) => Sort::Busy,
             Self::Engine(error) => sort_of(error),
             _ => Sort::Failed,
         }

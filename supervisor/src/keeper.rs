@@ -13,7 +13,7 @@ mod terminal;
 
 use std::path::PathBuf;
 
-use crate::book::{Book, Entry, now_ms};
+use crate::book::{Book, Entry, boot, now_ms};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
 use crate::home::{Home, check_name};
@@ -47,10 +47,11 @@ pub fn run(charge: Charge) -> Result<i32> {
     }
     let book = Book::open(&charge.home)?;
     let entry = match book.entry(&name) {
-        Ok(entry) => Entry { definition: charge.definition.clone(), ..entry },
+        Ok(entry) => Entry { definition: charge.definition.clone(), boot: boot(), ..entry },
         Err(_) => Entry {
             definition: charge.definition.clone(),
             started_at_ms: now_ms(),
+            boot: boot(),
             ..Entry::default()
         },
     };

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
+use prost::Message;
 
 use crate::book::{Book, Entry, now_ms};
 use crate::client::{detach, ensure_keeper, is_running};
@@ -15,6 +16,7 @@ use crate::definition::{Definition, Stream};
 use crate::error::{Error, Result, cannot};
 use crate::home::{Home, check_name};
 use crate::keeper::{Begin, Charge, run};
+use crate::wire::Ended;
 
 /// A definition with what this process has: directory, environment, mask, standard streams.
 pub fn define(name: &str, command: Vec<Vec<u8>>) -> Result<Definition> {
@@ -70,9 +72,10 @@ pub fn detached(home: &Home, definition: &Definition, begin: Begin) -> Result<Op
         Begin::Fresh => vec!["--fresh".to_owned()],
         Begin::Restore(seq) => vec!["--restore".to_owned(), seq.to_string()],
         Begin::Running => vec!["--take-over".to_owned()],
+        Begin::Recover(_) => vec!["--recover".to_owned()],
     };
     let how: Vec<_> = how.iter().map(String::as_str).collect();
-    let streams = (Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
+    let streams = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
     let mut keeper = detach(home, name, &how, streams)?;
     loop {
         if let Some(status) = keeper.try_wait().map_err(cannot("wait for the keeper"))? {
@@ -87,6 +90,12 @@ pub fn detached(home: &Home, definition: &Definition, begin: Begin) -> Result<Op
     }
 }
 
+/// What the shim wrote down, if it lived to see it.
+fn how_it_ended(home: &Home, name: &str) -> Option<Ended> {
+    let bytes = std::fs::read(home.run(name, "exit")).ok()?;
+    Ended::decode(bytes.as_slice()).ok()
+}
+
 /// `snapd __keeper`: what the hidden command runs, with its arguments.
 pub fn keeper_main(args: &[String]) -> Result<i32> {
     let after = |name: &str| {
@@ -98,6 +107,9 @@ pub fn keeper_main(args: &[String]) -> Result<i32> {
     let name = after("--name").ok_or_else(missing)?;
     let begin = match after("--restore").and_then(|seq| seq.parse().ok()) {
         Some(seq) => Begin::Restore(seq),
+        None if args.iter().any(|arg| arg == "--recover") => {
+            Begin::Recover(how_it_ended(&home, &name))
+        }
         None if args.iter().any(|arg| arg == "--take-over") => Begin::Running,
         None => Begin::Fresh,
     };

@@ -4,6 +4,8 @@
 //! workload must not lose: its namespaces, its standard streams, its lock; a [`worker`] runs the
 //! engine inside those namespaces. They speak by [`wire`]. [`bridge`] puts the engine's images into
 //! the store; [`client`] is what commands use, so that they only render.
+#![forbid(unsafe_code)]
+
 pub mod book;
 pub mod bridge;
 pub mod client;

@@ -160,6 +160,12 @@ impl Machine {
                 self.state = State::Running(now);
                 self.due = self.options.every.map(|every| now + every);
             }
+            Begin::Recover(ended) => {
+                todo.push(Action::record(Kind::KeeperStarted, None, "the workload has ended"));
+                self.state = State::Running(now);
+                self.ended(ended.unwrap_or(Ended { status: 0, signal: KILL }), now, todo);
+                self.gone(now, todo);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use engine::external::External;
 use engine::inventory::Pid;
@@ -24,6 +25,8 @@ use crate::wire::{
 /// Where the shim has put our connections.
 const TO_KEEPER: i32 = 3;
 const TO_SHIM: i32 = 4;
+/// How long freezing may take when obstacles are looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// `snapd __worker`: what the hidden command runs.
 pub fn main() -> Result<()> {
@@ -49,7 +52,7 @@ fn perform(
             from_worker::Of::Brought(self::bring(shim, &bring, externals)?)
         }
         to_worker::Of::Look(_) => {
-            let obstacles = bridge::inspect(&roots()?, &externals)?;
+            let obstacles = bridge::inspect(&roots()?, externals, LOOK)?;
             from_worker::Of::Found(Found { obstacles })
         }
     })

@@ -1,6 +1,6 @@
 //! The effects around the machine.
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -32,6 +32,8 @@ pub(super) enum Heard {
     Worker(Result<from_worker::Of>),
     Signal(Signal),
     Typed(Vec<u8>),
+    /// These snapshots are gone, and input before this position with them.
+    Retained(Vec<u64>, u64),
     Asked(to_keeper::Of, oneshot::Sender<from_keeper::Of>),
 }
 
@@ -150,7 +152,7 @@ impl Shell {
                 let why = self.checkpoint(trigger, tags, stop).err();
                 return why.map(|error| self.unchecked(&error));
             }
-            Action::Retain { .. } => {}
+            Action::Retain { keep_last } => self.retain(keep_last),
             Action::Signal { number } => self.signal(number, Whom::First),
             Action::Kill => self.signal(Signal::SIGKILL as i32, Whom::All),
             Action::Record { kind, seq, reason } => self.record(kind, seq, &reason),
@@ -166,6 +168,8 @@ impl Shell {
 
     fn start_fresh(&mut self) -> Result<()> {
         drop(self.terminal.as_mut().map(Terminal::give_back));
+        // A directory without a store has no line to leave.
+        drop(self.book.rewind(&self.charge.definition.name, None));
         let link = Link::make(&self.charge, None)?;
         link.listen(self.terminal.is_some(), self.hear.clone())?;
         link.start()?;
@@ -178,21 +182,35 @@ impl Shell {
         drop(self.terminal.as_mut().map(Terminal::give_back));
         let (home, definition) = (&self.charge.home, &self.charge.definition);
         let settled = bridge::settled_at(home, &definition.name, seq)?;
+        self.book.rewind(&definition.name, Some(seq))?;
         let link = Link::make(&self.charge, Some(settled))?;
         link.listen(self.terminal.is_some(), self.hear.clone())?;
+        self.link = Some(link);
         let bring = to_worker::Of::Bring(Bring {
             dir: home.dir().as_os_str().as_bytes().to_vec(),
             name: definition.name.clone(),
             seq,
             accept_changed: false,
             keep_files: definition.keep_files,
-            force_rollback: definition.force_rollback,
+            held: self.held(seq)?,
             close_tcp: definition.close_tcp,
         });
-        link.work(&self.charge.program, bring, self.hear.clone())?;
-        self.link = Some(link);
         self.restoring = true;
-        Ok(())
+        let link = self.link.as_ref().ok_or(Error::Lost("shim"))?;
+        link.work(&self.charge.program, bring, self.hear.clone())
+    }
+
+    /// Files that others are writing. Shells that wait for us, and what we hold ourselves, are no
+    /// others.
+    fn held(&self, seq: u64) -> Result<Vec<Vec<u8>>> {
+        let what = &self.charge.definition;
+        if what.force_rollback || what.keep_files {
+            return Ok(Vec::new());
+        }
+        let shim = self.link.as_ref().map(|link| link.shim.as_raw());
+        let ours = ancestors().into_iter().chain(shim).collect();
+        let held = bridge::held_by_others(&self.charge.home, &what.name, seq, &ours)?;
+        Ok(held.into_iter().map(|path| path.into_os_string().into_vec()).collect())
     }
 
     fn checkpoint(&mut self, trigger: &str, tags: Vec<String>, stop: bool) -> Result<()> {
@@ -205,6 +223,17 @@ impl Shell {
             stop,
         });
         link.work(&self.charge.program, take, self.hear.clone())
+    }
+
+    /// In a thread of its own: removing can take longer than anything else should wait.
+    fn retain(&self, keep_last: usize) {
+        let (home, name) = (self.charge.home.clone(), self.charge.definition.name.clone());
+        let hear = self.hear.clone();
+        std::thread::spawn(move || {
+            if let Ok((gone, input)) = bridge::retain(&home, &name, keep_last) {
+                drop(hear.send(Heard::Retained(gone, input)));
+            }
+        });
     }
 
     fn unstarted(&mut self, error: Error) -> Event {
@@ -300,6 +329,10 @@ impl Shell {
                     self.interrupted = Some(now());
                 }
                 drop(self.link.as_ref().map(|link| link.send(to_shim::Of::Input(keys))));
+            }
+            Heard::Retained(gone, input) => {
+                gone.into_iter().for_each(|seq| self.feed(Event::Forgotten { seq }));
+                drop(self.link.as_ref().map(|link| link.send(to_shim::Of::TrimInput(input))));
             }
             Heard::Asked(request, reply) => self.hear_request(request, reply),
         }
@@ -448,6 +481,15 @@ impl Shell {
             next_in_ms: next.map(|next| u64::try_from(next).unwrap_or(u64::MAX)),
         }
     }
+}
+
+/// We, our parent, its parent...
+fn ancestors() -> Vec<i32> {
+    let parent = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok().filter(|pid| *pid > 0)
+    };
+    std::iter::successors(Some(nix::unistd::getpid().as_raw()), parent).collect()
 }
 
 #[allow(clippy::disallowed_methods)]

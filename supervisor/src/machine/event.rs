@@ -44,6 +44,8 @@ pub enum Begin {
     Restore(u64),
     /// With a workload that runs already.
     Running,
+    /// With one that ended while it had no keeper; its status, if its shim could still say it.
+    Recover(Option<Ended>),
 }
 
 /// One thing that happened.

@@ -93,6 +93,17 @@ fn a_shim_that_is_killed_is_a_crash_like_another() {
 }
 
 #[test]
+fn what_ended_without_a_keeper_is_judged_by_the_next() {
+    let mut it = machine(500, &[1, 2]);
+    let crash = Event::Begin(Begin::Recover(None));
+    assert_eq!(doing(it.on(crash, ms(0))), []);
+    assert_eq!(it.on(Event::Tick, ms(100)), [Action::Restore { seq: 2 }]);
+    let mut it = machine(500, &[1, 2]);
+    let ended = Begin::Recover(Some(Ended { status: 0, signal: 0 }));
+    assert_eq!(doing(it.on(Event::Begin(ended), ms(0))), [Action::Exit { code: 0 }]);
+}
+
+#[test]
 fn an_end_asked_for_is_no_crash() {
     let mut it = running(0, &[]);
     let stop = Ask::Stop { signal: 15, timeout: ms(1000) };

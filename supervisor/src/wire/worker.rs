@@ -65,9 +65,9 @@ pub struct Bring {
     /// `--files keep`.
     #[prost(bool, tag = "5")]
     pub keep_files: bool,
-    /// `--files rollback` in so many words.
-    #[prost(bool, tag = "6")]
-    pub force_rollback: bool,
+    /// Files that others are writing: left alone.
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub held: Vec<Vec<u8>>,
     /// `--tcp close`.
     #[prost(bool, tag = "7")]
     pub close_tcp: bool,

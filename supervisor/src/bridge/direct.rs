@@ -1,0 +1,136 @@
+//! `dump` and `undump`: one image in a directory, no catalog, no supervisor.
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::files::{RollBack, Selection};
+use engine::inventory::Pid;
+use engine::restore::{Options, Parentage};
+use prost::Message;
+use store::{Store, Trigger};
+
+use super::{Kept, Plan, Source, bring_back, perform};
+use crate::definition::Definition;
+use crate::error::{Error, Result, cannot};
+use crate::wire::{Brought, Taken};
+
+/// The name that the one snapshot of an image goes by.
+const IMAGE: &str = "image";
+
+/// How to dump.
+#[derive(Debug, Clone)]
+pub struct Dump {
+    /// The root of the tree.
+    pub pid: i32,
+    /// Where to.
+    pub images: PathBuf,
+    /// The tree runs on.
+    pub leave_running: bool,
+    /// `--files keep`.
+    pub keep_files: bool,
+    /// `--tcp close`.
+    pub close_tcp: bool,
+    /// How long freezing may take.
+    pub freeze_timeout: Duration,
+}
+
+/// How to undump.
+#[derive(Debug)]
+pub struct Undump {
+    /// Where from.
+    pub images: PathBuf,
+    /// `--accept-changed`.
+    pub accept_changed: bool,
+    /// `--files keep`.
+    pub keep_files: bool,
+    /// `--tcp close`.
+    pub close_tcp: bool,
+    /// Restored roots become our parent's children.
+    pub detach: bool,
+    /// `--shell-job`.
+    pub terminal: Option<std::os::fd::OwnedFd>,
+}
+
+/// Dumps a tree.
+pub fn dump(how: &Dump) -> Result<Taken> {
+    check_target(how.pid)?;
+    let store = Store::create(&how.images, image_options())?;
+    let roots = [Pid(how.pid)];
+    let spared = how.images.canonicalize().map_err(cannot("find the image's directory"))?;
+    let plan = Plan {
+        store: &store,
+        workload: IMAGE,
+        parent: None,
+        roots: &roots,
+        selection: Selection { tracked: Vec::new(), spared: vec![spared] },
+        keep_files: how.keep_files,
+        deadline: how.freeze_timeout,
+        trigger: Trigger::Request,
+        tags: Vec::new(),
+        stop: !how.leave_running,
+        close_tcp: how.close_tcp,
+    };
+    perform(&plan, Vec::new(), &mut |sink| {
+        let kept = Kept { definition: Definition::new(IMAGE, Vec::new()), settled: None };
+        sink.definition(&kept.encode_to_vec());
+        Ok(None)
+    })
+}
+
+/// Brings a dumped tree back.
+pub fn undump(how: Undump) -> Result<Brought> {
+    let store = Store::open(&how.images, image_options())?;
+    let newest = store.snapshots(Some(IMAGE))?.pop();
+    let missing = || Error::Missing(format!("image in {}", how.images.display()));
+    let source = Source(store.read(IMAGE, newest.ok_or_else(missing)?.seq)?);
+    let options = Options {
+        parentage: if how.detach { Parentage::Sibling } else { Parentage::Child },
+        continue_clocks: false,
+        accept_changed: how.accept_changed,
+        close_tcp: how.close_tcp,
+        externals: Vec::new(),
+        terminal: how.terminal,
+    };
+    let undone = how.images.join("undone").join(super::time_name());
+    let files = RollBack { undone, spared: vec![how.images.clone()], ..RollBack::default() };
+    let files = (!how.keep_files).then_some(&files);
+    let (restored, mut notes) = bring_back(&source, &options, files)?;
+    notes.extend(restored.notes);
+    let first = restored.roots.first().map_or(0, |pid| pid.0);
+    Ok(Brought { first, notes })
+}
+
+/// Waits until a restored root, our child, ends; its status as shells say it.
+pub fn wait_for(pid: i32) -> Result<i32> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    loop {
+        match waitpid(nix::unistd::Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(status),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as i32),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(cannot(format!("wait for process {pid}"))(errno)),
+        }
+    }
+}
+
+fn image_options() -> store::Options {
+    store::Options { trust: false, catalog: false }
+}
+
+/// Refuses what is no process, or none that could be held.
+fn check_target(pid: i32) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.map_err(|_| Error::Missing(format!("process {pid}")))?;
+    if i32::try_from(std::process::id()) == Ok(pid) {
+        return Err(Error::Refused("a process cannot dump itself".into()));
+    }
+    if pid == 1 {
+        return Err(Error::Refused("process 1 is the system's init".into()));
+    }
+    let maps = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"));
+    let kernel = !status.lines().any(|line| line.starts_with("VmSize:"));
+    if kernel && !status.contains("State:\tZ") && maps.is_ok_and(|bytes| bytes.is_empty()) {
+        return Err(Error::Refused(format!("process {pid} is a kernel thread")));
+    }
+    Ok(())
+}
