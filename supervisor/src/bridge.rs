@@ -112,7 +112,11 @@ fn perform(
     let mut inventoried = frozen.inventory(&options)?;
     if !inventoried.obstacles().is_empty() {
         // Refused, before any more is read.
-        return Err(inventoried.capture().err().unwrap_or(engine::error::Error::Refused(vec![])).into());
+        return Err(inventoried
+            .capture()
+            .err()
+            .unwrap_or(engine::error::Error::Refused(vec![]))
+            .into());
     }
     let inventory = inventoried.inventory();
     let (processes, threads) = count(inventory);
