@@ -205,18 +205,19 @@ impl<'a> Restorer<'a> {
     }
 
     fn bury(&mut self, pid: Pid) -> Result<()> {
-        hold::end(pid.0).map_err(kernel("kill"))?;
+        hold::end(pid.0);
         self.blanks.all.remove(&Tid(pid.0));
         Ok(())
     }
 
-    /// Nothing may be left.
+    /// Nothing may be left. Threads first: a leader is not gone before those are reaped that we hold.
     fn give_up(&mut self) {
-        for blank in self.blanks.all.values() {
-            if blank.seized {
-                let _ = hold::end(blank.tid.0);
-            }
-        }
+        let all = self.blanks.all.values();
+        let (leaders, threads): (Vec<_>, Vec<_>) =
+            all.partition(|blank| blank.tid.0 == blank.pid.0);
+        leaders.iter().for_each(|leader| hold::kill(leader.pid.0));
+        threads.iter().for_each(|thread| hold::reap(thread.tid.0));
+        leaders.iter().filter(|leader| leader.seized).for_each(|one| hold::reap(one.tid.0));
     }
 }
 

@@ -9,14 +9,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::libc::{self, FIONREAD, POLLHUP, SYS_ioctl, TIOCSCTTY, TIOCSPGRP};
+use nix::libc::{self, FIONREAD, POLLHUP, TIOCSCTTY, TIOCSPGRP};
 use nix::sys::stat::{Mode, fstat, major, minor, stat};
+use prost::Message;
 
 use super::socket::makers;
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object};
+use super::{
+    Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object, Place,
+};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{End, Pid};
-use crate::remote::Arg;
+use crate::remote::{Arg, Makers};
 use crate::sys::tty::{self, queue};
 use crate::sys::{net, poll_now};
 
@@ -146,6 +149,11 @@ impl Object for Pty {
         Ok(state)
     }
 
+    /// Built when its session begins, and before the leader forks anybody.
+    fn place(state: &State) -> Place {
+        state.session.map_or(Place::Coordinator, |leader| Place::Process(Pid(leader)))
+    }
+
     fn check(state: &State, _: &Check) -> Vec<Missing> {
         let object = format!("/dev/pts/{}", state.index);
         let taken = state.external.is_none() && stat(&*object).is_ok();
@@ -158,7 +166,7 @@ impl Object for Pty {
             let slave = with.externals.get(key).ok_or_else(damaged)?;
             let slave = slave.try_clone().map_err(kernel_io("fcntl"))?;
             state.write_line(slave.as_fd())?;
-            state.write_job(slave.as_fd(), with)?;
+            state.set_foreground(slave.as_fd(), with.makers)?;
             return Ok(Ends::many(vec![(SLAVE, slave)]));
         }
         let master = state.allocate()?;
@@ -167,7 +175,7 @@ impl Object for Pty {
         let needed = state.slave || state.session.is_some() || state.abandoned || state.hung_up;
         let slave = if needed { Some(state.open_slave(&master)?) } else { None };
         if let (Some(slave), false) = (&slave, state.hung_up) {
-            state.write_job(slave.as_fd(), with)?;
+            state.take(slave.as_fd(), with.makers)?;
         }
         if state.hung_up {
             drop(master);
@@ -216,6 +224,17 @@ fn index_of(rdev: u64) -> Option<u32> {
 fn decode(dev: u32) -> u64 {
     let (high, low) = (dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xfff00);
     nix::sys::stat::makedev(high.into(), low.into())
+}
+
+/// Sets the foreground group of a terminal whose session has it, once there are groups.
+pub(crate) fn set_foreground(
+    record: &[u8],
+    terminal: BorrowedFd<'_>,
+    makers: &mut dyn Makers,
+) -> Result<()> {
+    let state = State::decode(record);
+    let state = state.map_err(|source| Error::Record(Pty::NAME.into(), Some(source)))?;
+    state.set_foreground(terminal, makers)
 }
 
 /// Bytes under way, unless there are too many to be looked at.
@@ -331,17 +350,20 @@ impl State {
         Ok(())
     }
 
-    /// Only a leader takes a terminal; any process of the session may say who is in the foreground
-    /// (those that stand here have `SIGTTOU` blocked). A session led from outside has it already.
-    fn write_job(&self, slave: BorrowedFd<'_>, with: &mut Build<'_>) -> Result<()> {
-        if let Some(leader) = self.session {
-            let take = (TIOCSCTTY, Arg::Value(0));
-            makers::ioctl(with, Pid(leader), slave, take)?;
-        }
+    /// Only a leader takes a terminal, and whom it forks afterwards has it too. A session led from
+    /// outside has it already.
+    fn take(&self, slave: BorrowedFd<'_>, makers: &mut dyn Makers) -> Result<()> {
+        let take = (TIOCSCTTY, Arg::Value(0));
+        self.session.map_or(Ok(()), |leader| makers::ioctl(makers, Pid(leader), slave, take))
+    }
+
+    /// Any process of the session may say who is in the foreground: those that stand here have
+    /// `SIGTTOU` blocked.
+    fn set_foreground(&self, terminal: BorrowedFd<'_>, makers: &mut dyn Makers) -> Result<()> {
         let Some(group) = self.pgrp else { return Ok(()) };
-        let speaker = self.session.unwrap_or(group);
+        let speaker = Pid(self.session.unwrap_or(group));
         let group = Arg::In(group.to_ne_bytes().to_vec());
-        match makers::ioctl(with, Pid(speaker), slave, (TIOCSPGRP, group)) {
+        match makers::ioctl(makers, speaker, terminal, (TIOCSPGRP, group)) {
             // The group has ended since, or its leader has: the shell will choose another.
             Err(Error::Kernel(_, Errno::ESRCH | Errno::EPERM | Errno::ENOTTY)) => Ok(()),
             done => done,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Host, Stage, Step, Steps};
 use crate::error::{Cause, Obstacle};
 use crate::inventory::{Backing, Inventory, Life, Pid, Process, Space, Special};
+use crate::object::Place;
 
 /// How a process comes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,11 +225,24 @@ impl Births<'_> {
         self.children(&early_copies, pid, Some(pid));
         if leads {
             self.step(Step::Session { pid });
+            self.terminal(pid);
         }
         let content = if map.is_some() { over } else { Some(pid) };
         self.children(&late, pid, content);
         map.take().map(|map| self.step(map));
         self.children(&late_copies, pid, Some(pid));
+    }
+
+    /// The leader's controlling terminal: its children have it by birth only.
+    fn terminal(&mut self, leader: Pid) {
+        for (&object, record) in &self.inventory.objects {
+            if record.kind == "pty" && record.place == Place::Process(leader) {
+                let files = self.inventory.open_files.iter();
+                let of = files.filter(|(_, file)| file.refers_to().0 == object);
+                let open_files = of.map(|(id, _)| *id).collect();
+                self.step(Step::Build { object, place: record.place, open_files });
+            }
+        }
     }
 
     fn children(&mut self, children: &[Pid], maker: Pid, over: Option<Pid>) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use crate::arch::blank::{self, CloneArgs, Slot};
 use crate::error::{Error, Result, kernel};
@@ -101,7 +102,14 @@ impl Blanks {
             ..CloneArgs::default()
         };
         let block = self.block(&blank)?.address();
-        blank::clone_into(&args, self.area.address(), block).map_err(kernel("clone3"))?;
+        // Blanks, and all whom they fork, hear of no signal before they are what they were.
+        let mut before = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))
+            .map_err(kernel("sigprocmask"))?;
+        let born = blank::clone_into(&args, self.area.address(), block).map_err(kernel("clone3"));
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)
+            .map_err(kernel("sigprocmask"))?;
+        born?;
         self.arrived(blank)?;
         self.forget_rseq(birth.pid)
     }

@@ -176,6 +176,7 @@ impl Restorer<'_> {
 
     /// What /proc and brk(2) go by, the executable among it.
     fn layout(&mut self, pid: Pid, space: &Space) -> Result<()> {
+        let same_exe = self.has_exe(pid, space)?;
         let exe = self.file(space.exe)?;
         let mut loan = self.blanks.caller(tid(pid))?;
         let numbers = self.transport.give(&mut loan, &[exe])?;
@@ -186,7 +187,8 @@ impl Restorer<'_> {
         let words = space.layout.words.iter().copied().chain([auxv_at]);
         let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
         bytes.extend(len.to_ne_bytes());
-        bytes.extend(exe.0.to_ne_bytes());
+        let exe_now = if same_exe { -1 } else { exe.0 };
+        bytes.extend(exe_now.to_ne_bytes());
         bytes.resize(MAP_BYTES, 0);
         bytes.extend(&space.layout.auxv);
         let mut batch = Batch::default();
@@ -204,6 +206,20 @@ impl Restorer<'_> {
             Error::Kernel(call, errno) => died(call, pid)(errno),
             other => other,
         })
+    }
+}
+
+impl Restorer<'_> {
+    /// Whether its maker's executable, which it has, is its own: while that is mapped it cannot be
+    /// exchanged, not even for itself.
+    fn has_exe(&self, pid: Pid, space: &Space) -> Result<bool> {
+        let Content::Image(before) = self.blanks.leader(pid)?.content else { return Ok(false) };
+        let object = |id| {
+            let file = self.inventory.open_files.get(&id)?;
+            self.inventory.objects.get(&file.refers_to().0)
+        };
+        let before = self.inventory.spaces.get(&before).and_then(|before| object(before.exe));
+        Ok(before.is_some() && before == object(space.exe))
     }
 }
 

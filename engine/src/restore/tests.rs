@@ -148,6 +148,15 @@ impl Image {
         self.inventory.processes.insert(pid, process);
     }
 
+    /// Ends all of it.
+    fn kill(&self) {
+        let processes = &self.inventory.processes;
+        processes.keys().for_each(|pid| hold::kill(pid.0));
+        let threads = processes.values().rev().flat_map(|process| process.threads.iter().rev());
+        threads.for_each(|tid| hold::reap(tid.0));
+        processes.keys().for_each(|pid| hold::until_gone(pid.0));
+    }
+
     fn space(&mut self, id: SpaceId, pid: Pid, field: &dyn Fn(usize) -> u64) {
         let mut space = Space {
             vmas: Vec::new(),
@@ -193,7 +202,10 @@ impl Image {
             let shared = words[1].ends_with('s');
             if special == Some(Special::Vdso) {
                 space.vdso = read(&memory, start, end);
-            } else if special.is_none() && !shared && prot & 1 != 0 && flags.contains(&"ac".into())
+            } else if special.is_none()
+                && !shared
+                && prot & 1 != 0
+                && (matches!(backing, Backing::Anonymous) || flags.contains(&"ac".into()))
             {
                 for at in (start..end).step_by(4096) {
                     let page = read(&memory, at, at + 4096);
@@ -241,7 +253,7 @@ fn restartable(mut registers: crate::inventory::Registers) -> crate::inventory::
         registers.0[16] -= 2;
     }
     if result == -516 {
-        registers.0[10] = 35; // restart_block stays behind: nanosleep anew.
+        registers.0[10] = registers.0[15]; // restart_block stays behind: nanosleep anew.
     }
     registers.0[15] = u64::MAX;
     registers
@@ -304,23 +316,44 @@ fn wait_for(log: &std::path::Path, count: usize) -> Vec<u32> {
     panic!("{} lines only", numbers(log).len());
 }
 
+/// The tree, parents first.
+fn tree(root: Pid) -> Vec<(Pid, Option<Pid>)> {
+    let mut found = vec![(root, None)];
+    let mut at = 0;
+    while let Some(&(pid, _)) = found.get(at) {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            let list = fs::read_to_string(task.unwrap().path().join("children")).unwrap();
+            let children = list.split_whitespace().map(|child| Pid(child.parse().unwrap()));
+            found.extend(children.map(|child| (child, Some(pid))));
+        }
+        at += 1;
+    }
+    found
+}
+
+fn save(root: Pid) -> Image {
+    let mut image = Image::default();
+    let members = tree(root);
+    for (pid, _) in &members {
+        for entry in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            let tid = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
+            hold::seize(tid).unwrap();
+            hold::stop(tid).unwrap();
+        }
+    }
+    members.iter().for_each(|(pid, parent)| image.process(*pid, *parent));
+    image.kill();
+    image
+}
+
 /// Saves, kills, brings back, and sees it count on without a gap.
-fn counts_on(name: &str, source: &str, compiler: &[&str]) {
+fn counts_on(name: &str, source: &str, compiler: &[&str]) -> (Pid, Image) {
     let program = compile(name, source, compiler);
     let (mut child, log) = start(&program);
     let pid = Pid(child.id().cast_signed());
     wait_for(&log, 20);
-    let mut tids: Vec<i32> = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
-        let tid = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
-        hold::seize(tid).unwrap();
-        hold::stop(tid).unwrap();
-        tids.push(tid);
-    }
-    let mut image = Image::default();
-    image.process(pid, None);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let image = save(pid);
+    assert!(child.wait().is_err(), "it has been reaped");
     let before = numbers(&log).len();
     let start = std::time::Instant::now();
     let restored = restore(&image, &options()).unwrap();
@@ -328,20 +361,90 @@ fn counts_on(name: &str, source: &str, compiler: &[&str]) {
     assert_eq!(restored.roots, [pid]);
     let after = wait_for(&log, before + 50);
     assert!(after.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{after:?}");
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let expected = image.inventory.spaces[&SpaceId(0)].vmas.iter().map(|vma| (vma.start, vma.end));
-    let found: Vec<_> =
-        maps.lines().filter(|l| !l.contains("vsyscall")).flat_map(super::hole::own).collect();
-    assert_eq!(found, expected.collect::<Vec<_>>());
-    hold::end(pid.0).unwrap();
+    for (pid, process) in &image.inventory.processes {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let vmas = &image.inventory.spaces[&process.space].vmas;
+        let found: Vec<_> =
+            maps.lines().filter(|l| !l.contains("vsyscall")).flat_map(super::hole::own).collect();
+        assert_eq!(found, vmas.iter().map(|vma| (vma.start, vma.end)).collect::<Vec<_>>());
+    }
+    (pid, image)
 }
 
 #[test]
 fn a_static_program_counts_on() {
-    counts_on("static", COUNTER, &["-O1", "-static"]);
+    counts_on("static", COUNTER, &["-O1", "-static"]).1.kill();
 }
 
 #[test]
 fn a_dynamic_program_counts_on() {
-    counts_on("dynamic", COUNTER, &["-O1"]);
+    counts_on("dynamic", COUNTER, &["-O1"]).1.kill();
+}
+
+/// Eight threads hand a number round; each has its own, in thread-local storage.
+const THREADS: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t c = PTHREAD_COND_INITIALIZER;
+static unsigned n;
+static __thread long own;
+static void *run(void *arg) {
+    own = (long)arg;
+    for (;;) {
+        pthread_mutex_lock(&m);
+        while (n % 8 != own) pthread_cond_wait(&c, &m);
+        if (own != (long)arg) abort();
+        dprintf(1, "%u\n", n++);
+        pthread_cond_broadcast(&c);
+        pthread_mutex_unlock(&m);
+        usleep(1000);
+    }
+}
+int main(void) {
+    pthread_t t;
+    for (long i = 1; i < 8; i++) pthread_create(&t, 0, run, (void *)i);
+    run((void *)0);
+}"#;
+
+#[test]
+fn threads_go_on_together() {
+    counts_on("threads", THREADS, &["-O1", "-pthread"]).1.kill();
+}
+
+/// A parent, a child that shares 4 MiB with it, and a grandchild in a session of its own.
+const FAMILY: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static char big[4 << 20];
+int main(void) {
+    memset(big, 7, sizeof big);
+    if (fork() == 0) {
+        if (fork() == 0) { setsid(); for (;;) sleep(1000); }
+        big[0] = 8;
+        for (;;) { usleep(1000); if (big[0] != 8 || big[4096] != 7) abort(); }
+    }
+    for (unsigned n = 0;; n++) { if (big[0] != 7) abort(); dprintf(1, "%u\n", n); usleep(1000); }
+}"#;
+
+#[test]
+fn a_family_keeps_its_sessions_and_shares_its_pages() {
+    let (root, image) = counts_on("family", FAMILY, &["-O1"]);
+    let members = tree(root);
+    assert_eq!(members.len(), 3);
+    for (pid, process) in &image.inventory.processes {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let stat: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        assert_eq!(stat[2], process.group.to_string());
+        assert_eq!(stat[3], process.session.to_string());
+    }
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", members[1].0)).unwrap();
+    let line = rollup.lines().find(|line| line.starts_with("Private_Dirty")).unwrap();
+    let private: u32 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(private < 1024, "{rollup}");
+    image.kill();
 }

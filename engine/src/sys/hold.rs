@@ -157,19 +157,27 @@ pub(crate) fn halt(pid: i32, signal: i32) -> Result<()> {
     }
 }
 
-/// Ends a held one at once, and waits until it is gone.
-pub(crate) fn end(pid: i32) -> Result<()> {
-    // SAFETY: the call takes numbers only.
-    Errno::result(unsafe { libc::kill(pid, libc::SIGKILL) })?;
+/// Ends one at once.
+pub(crate) fn kill(pid: i32) {
+    // SAFETY: the call takes numbers only. That it is gone already is as good.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+/// Waits until a killed one, held or our child, is gone.
+pub(crate) fn reap(tid: i32) {
     loop {
-        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
-                return Ok(());
-            }
-            Ok(_) => {}
-            Err(errno) => return Err(errno),
+        match waitpid(Pid::from_raw(tid), Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
         }
     }
+}
+
+/// Ends a held one of a single thread, and waits until it is gone.
+pub(crate) fn end(pid: i32) {
+    kill(pid);
+    reap(pid);
 }
 
 /// Waits until somebody else's child has ended.
@@ -199,4 +207,13 @@ pub(crate) fn state(tid: i32) -> Result<(Vec<u8>, u64)> {
     request(GETSIGMASK, tid, 8, (&raw mut blocked).expose_provenance())?;
     // SAFETY: likewise.
     Ok((xstate, unsafe { (&raw const blocked).read_volatile() }))
+}
+
+/// Waits until a number is free again, for tests.
+#[cfg(test)]
+pub(crate) fn until_gone(pid: i32) {
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end && std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -11,7 +11,7 @@ use nix::unistd::{getegid, geteuid, getgroups};
 use super::super::{Build, Collect};
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::inventory::Pid;
-use crate::remote::{Arg, Batch, RemoteFd, Reply};
+use crate::remote::{Arg, Batch, Makers, RemoteFd, Reply};
 use crate::sys::net;
 
 /// `SO_PEERGROUPS` of `include/uapi/asm-generic/socket.h`, since 4.13.
@@ -86,9 +86,9 @@ impl Maker {
         (name, number): (&'static str, i64),
         [second, third]: [Arg; 2],
     ) -> Result<()> {
-        let lent = lend(with, Pid(self.pid), fd)?;
+        let lent = lend(with.makers, Pid(self.pid), fd)?;
         let done = self.call(with, name, number, [lent.into(), second, third]);
-        take_back(with, Pid(self.pid), lent)?;
+        take_back(with.makers, Pid(self.pid), lent)?;
         done.map(drop)
     }
 }
@@ -110,8 +110,8 @@ fn become_user(batch: &mut Batch, groups: &[u32], gid: u32, uid: u32, again: boo
 }
 
 /// Gives a process a duplicate of our descriptor.
-fn lend(with: &mut Build<'_>, to: Pid, fd: BorrowedFd<'_>) -> Result<RemoteFd> {
-    let mut maker = with.makers.maker(to)?;
+fn lend(makers: &mut dyn Makers, to: Pid, fd: BorrowedFd<'_>) -> Result<RemoteFd> {
+    let mut maker = makers.maker(to)?;
     let number = |reply: &[Reply]| -> Result<i64> { reply.first().map_or(Ok(-1), Reply::value) };
     let mut batch = Batch::default();
     batch.call("pidfd_open", SYS_pidfd_open, [std::process::id().into(), 0.into()]);
@@ -123,24 +123,24 @@ fn lend(with: &mut Build<'_>, to: Pid, fd: BorrowedFd<'_>) -> Result<RemoteFd> {
     Ok(RemoteFd(i32::try_from(lent).unwrap_or(-1)))
 }
 
-fn take_back(with: &mut Build<'_>, from: Pid, lent: RemoteFd) -> Result<()> {
+fn take_back(makers: &mut dyn Makers, from: Pid, lent: RemoteFd) -> Result<()> {
     let mut batch = Batch::default();
     batch.call("close", SYS_close, [lent.into()]);
-    with.makers.maker(from)?.perform(&batch).map(drop)
+    makers.maker(from)?.perform(&batch).map(drop)
 }
 
 /// Has a process make an ioctl(2) on one of our descriptors.
 pub(crate) fn ioctl(
-    with: &mut Build<'_>,
+    makers: &mut dyn Makers,
     process: Pid,
     fd: BorrowedFd<'_>,
     (request, argument): (libc::Ioctl, Arg),
 ) -> Result<()> {
-    let lent = lend(with, process, fd)?;
+    let lent = lend(makers, process, fd)?;
     let mut batch = Batch::default();
     let request = i64::try_from(request).unwrap_or_default();
     batch.call("ioctl", SYS_ioctl, [lent.into(), request.into(), argument]);
-    let replies = with.makers.maker(process)?.perform(&batch)?;
-    take_back(with, process, lent)?;
+    let replies = makers.maker(process)?.perform(&batch)?;
+    take_back(makers, process, lent)?;
     replies.first().map_or(Ok(0), Reply::value).map(drop)
 }
