@@ -21,6 +21,13 @@ const FLAGS: Cause = Cause {
     remedy: "restore it on a machine whose processor has it",
 };
 
+/// Another kernel.
+const VDSO: Cause = Cause {
+    code: "host:vdso",
+    reason: "this kernel's vdso is another one than the program has been calling",
+    remedy: "restore it under the kernel it was saved under",
+};
+
 /// Which of the image's numbers others have.
 pub(crate) fn look(inventory: &Inventory) -> Result<Host> {
     let session = getsid(None).map_err(kernel("getsid"))?.as_raw();
@@ -49,7 +56,33 @@ pub(crate) fn lacks(inventory: &Inventory) -> Vec<Obstacle> {
             add(format!("cpu flags {}", missing.join(" ")), FLAGS);
         }
     }
+    if !same_vdso(inventory) {
+        let object = format!("kernel {}", machine.kernel);
+        obstacles.push(Obstacle { pid: None, object, cause: VDSO });
+    }
     obstacles
+}
+
+/// Whether programs find the vdso they know. Ours is not read but compared by where it ends and by
+/// its ELF image: behind that, a checkpoint's cave may have left something.
+fn same_vdso(inventory: &Inventory) -> bool {
+    let Some(here) = crate::sys::vdso() else { return true };
+    let image = |bytes: &[u8]| bytes.get(..vdso_image(bytes)).map(<[u8]>::to_vec);
+    let spaces = inventory.spaces.values().filter(|space| !space.vdso.is_empty());
+    spaces
+        .into_iter()
+        .all(|space| space.vdso.len() == here.len() && image(&space.vdso) == image(&here))
+}
+
+/// Length of an ELF image: its section headers come last (`e_shoff`, `e_shentsize`, `e_shnum`).
+fn vdso_image(bytes: &[u8]) -> usize {
+    let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.first_chunk()).copied();
+    let half = |at: usize| bytes.get(at..at + 2).and_then(|b| b.first_chunk()).copied();
+    let offset = word(40).map_or(0, u64::from_ne_bytes);
+    let size = half(58).map_or(0, u16::from_ne_bytes);
+    let count = half(60).map_or(0, u16::from_ne_bytes);
+    let end = usize::try_from(offset).unwrap_or(0) + usize::from(size) * usize::from(count);
+    end.min(bytes.len())
 }
 
 /// Those of `wanted` that cpuinfo does not name.

@@ -1,5 +1,6 @@
 //! From an image to running processes: all of them, or nothing.
 mod blanks;
+mod clocks;
 mod death;
 mod hole;
 mod memory;
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::libc;
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::blanks::{Blanks, SpecialPlaces, done};
@@ -67,6 +69,10 @@ pub fn restore(image: &dyn ImageSource, options: &Options) -> Result<Restored> {
     let inventory = image.inventory()?;
     let steps = prepare(&inventory, options)?;
     let mut restorer = Restorer::new(&inventory, image, options, &steps)?;
+    let _adopting = Adopting::start(options, &steps)?;
+    if options.continue_clocks {
+        clocks::go_on(inventory.clocks)?;
+    }
     for step in &steps {
         crate::fault::point(step.point());
         if let Err(error) = restorer.perform(step) {
@@ -205,9 +211,14 @@ impl<'a> Restorer<'a> {
     }
 
     fn bury(&mut self, pid: Pid) -> Result<()> {
+        let maker = self.blanks.leader(pid)?.maker;
         hold::end(pid.0);
         self.blanks.all.remove(&Tid(pid.0));
-        Ok(())
+        let Some(maker) = maker else { return Ok(()) };
+        let mut batch = Batch::default();
+        let args = [pid.0.into(), 0.into(), libc::__WALL.into(), 0.into()];
+        batch.call("wait4", libc::SYS_wait4, args);
+        self.blanks.caller(Tid(maker.0))?.perform(&batch).map(drop)
     }
 
     /// Nothing may be left. Threads first: a leader is not gone before those are reaped that we hold.
@@ -218,6 +229,32 @@ impl<'a> Restorer<'a> {
         leaders.iter().for_each(|leader| hold::kill(leader.pid.0));
         threads.iter().for_each(|thread| hold::reap(thread.tid.0));
         leaders.iter().filter(|leader| leader.seized).for_each(|one| hold::reap(one.tid.0));
+    }
+}
+
+/// While stand-ins end, their children come to us: they are roots.
+struct Adopting(bool);
+
+impl Adopting {
+    fn start(options: &Options, steps: &[Step]) -> Result<Self> {
+        let ends = steps.iter().any(|step| matches!(step, Step::Bury { .. }));
+        let needed = ends
+            && options.parentage == Parentage::Child
+            && !prctl::get_child_subreaper().map_err(kernel("prctl"))?;
+        if needed {
+            prctl::set_child_subreaper(true).map_err(kernel("prctl"))?;
+        }
+        Ok(Self(needed))
+    }
+}
+
+impl Drop for Adopting {
+    fn drop(&mut self) {
+        if self.0
+            && let Err(errno) = prctl::set_child_subreaper(false)
+        {
+            tracing::warn!(%errno, "still a subreaper");
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) enum Content {
 pub(super) struct Blank {
     pub(super) pid: Pid,
     pub(super) tid: Tid,
+    /// Who forked it, if not we.
+    pub(super) maker: Option<Pid>,
     block: usize,
     pub(super) seized: bool,
     pub(super) content: Content,
@@ -143,7 +145,7 @@ impl Blanks {
         let blank =
             self.expect(birth.pid, Tid(birth.pid.0), made_by.content, made_by.special.clone())?;
         self.clone_in(&made_by, &[&blank], flags, exit_signal)?;
-        self.arrived(blank)
+        self.arrived(Blank { maker: Some(maker), ..blank })
     }
 
     /// Starts the other threads of a process.
@@ -176,7 +178,8 @@ impl Blanks {
         content: Content,
         special: SpecialPlaces,
     ) -> Result<Blank> {
-        let blank = Blank { pid, tid, block: self.next, seized: false, content, special };
+        let blank =
+            Blank { pid, tid, maker: None, block: self.next, seized: false, content, special };
         self.next += 1;
         self.block(&blank)?.expect();
         Ok(blank)

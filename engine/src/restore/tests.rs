@@ -220,8 +220,24 @@ impl Image {
         let words = [26, 27, 45, 46, 47, 0, 28, 48, 49, 50, 51];
         space.layout.words = words.map(|number| if number == 0 { brk } else { field(number) });
         self.inventory.spaces.insert(id, space);
-        self.bytes.insert(Contents::Space(id), pages);
+        self.bytes.insert(Contents::Space(id), runs(pages));
     }
+}
+
+/// Up to 16 pages at a time, as stores keep them.
+fn runs(pages: Vec<(u64, Vec<u8>)>) -> Vec<(u64, Vec<u8>)> {
+    let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (at, page) in pages {
+        match runs.last_mut() {
+            Some((start, bytes))
+                if *start + bytes.len() as u64 == at && bytes.len() < 16 * 4096 =>
+            {
+                bytes.extend(page);
+            }
+            _ => runs.push((at, page)),
+        }
+    }
+    runs
 }
 
 fn read(memory: &fs::File, start: u64, end: u64) -> Vec<u8> {
@@ -355,6 +371,8 @@ fn counts_on(name: &str, source: &str, compiler: &[&str]) -> (Pid, Image) {
     let image = save(pid);
     assert!(child.wait().is_err(), "it has been reaped");
     let before = numbers(&log).len();
+    println!("saved {pid} {}", log.display());
+    crate::fault::arm_from_environment();
     let start = std::time::Instant::now();
     let restored = restore(&image, &options()).unwrap();
     eprintln!("{name}: {:?}", start.elapsed());
@@ -447,4 +465,75 @@ fn a_family_keeps_its_sessions_and_shares_its_pages() {
     let private: u32 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(private < 1024, "{rollup}");
     image.kill();
+}
+
+/// Not a test: one half of the next, which has it die.
+#[test]
+#[ignore = "dies on purpose"]
+fn victim() {
+    counts_on("victim", THREADS, &["-O1", "-pthread"]).1.kill();
+}
+
+/// We die at each point of a restore. Until the gate opens nothing of the tree is left soon after;
+/// from then on all of it runs.
+#[test]
+fn dying_on_the_way_leaves_nothing_or_everything() {
+    let points = [
+        ("fork", false),
+        ("map", false),
+        ("plant", false),
+        ("threads", false),
+        ("release", false),
+        ("gate-shut", false),
+        ("gate-open", true),
+        ("let-go", true),
+    ];
+    for (point, runs) in points {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "restore::tests::victim", "--ignored", "--nocapture"])
+            .env(crate::fault::VARIABLE, format!("restore:{point}"))
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{point} is never passed");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find_map(|line| line.split_once("saved ")).unwrap().1;
+        let (pid, log) = line.split_once(' ').unwrap();
+        let pid: i32 = pid.parse().unwrap();
+        let there = || fs::metadata(format!("/proc/{pid}")).is_ok();
+        let log = std::path::Path::new(log);
+        if runs {
+            let before = numbers(log).len();
+            let after = wait_for(log, before + 50);
+            assert!(after.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{point}: {after:?}");
+        } else {
+            let end = std::time::Instant::now() + Duration::from_secs(4);
+            while there() && std::time::Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        assert_eq!(there(), runs, "{point}");
+        hold::kill(pid);
+    }
+}
+
+/// 256 MiB of memory, none of it zero.
+const LARGE: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(void) {
+    size_t size = 256 << 20;
+    char *p = malloc(size);
+    memset(p, 5, size);
+    for (unsigned n = 0;; n++) {
+        if (p[(n * 4096ul) % size] != 5) abort();
+        dprintf(1, "%u\n", n);
+        usleep(1000);
+    }
+}"#;
+
+#[test]
+fn much_memory_comes_back_fast() {
+    counts_on("large", LARGE, &["-O1"]).1.kill();
 }

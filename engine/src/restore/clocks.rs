@@ -1,0 +1,54 @@
+//! Monotonic and boot time go on where the image left them: in a time namespace of the tree's own.
+//!
+//! Its offsets count from the host's clocks, and can be set until somebody is born into it: so before
+//! the first blank. Kernel: time_namespaces(7), since 5.6.
+use nix::libc::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLONE_NEWTIME};
+use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::gettid;
+
+use crate::error::{Error, Result, kernel, kernel_io};
+use crate::inventory::Clocks;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Whoever is forked from now on sees `clocks` go on.
+pub(super) fn go_on(clocks: Clocks) -> Result<()> {
+    unshare(CloneFlags::from_bits_retain(CLONE_NEWTIME)).map_err(kernel("unshare"))?;
+    // Of this very thread: the namespace is for its children only.
+    let path = format!("/proc/{}/timens_offsets", gettid());
+    let text = std::fs::read_to_string(&path).map_err(kernel_io("read"))?;
+    let mut lines = String::new();
+    let wanted = [
+        ("monotonic", CLOCK_MONOTONIC, clocks.monotonic),
+        ("boottime", CLOCK_BOOTTIME, clocks.boottime),
+    ];
+    for (name, clock, then) in wanted {
+        let now = clock_gettime(ClockId::from_raw(clock)).map_err(kernel("clock_gettime"))?;
+        let now = now.tv_sec() * SECOND + now.tv_nsec();
+        let damaged = || Error::Record("timens_offsets".into(), None);
+        let offset = offset(&text, name).ok_or_else(damaged)? + then - now;
+        let (seconds, rest) = (offset.div_euclid(SECOND), offset.rem_euclid(SECOND));
+        lines.push_str(&format!("{name} {seconds} {rest}\n"));
+    }
+    std::fs::write(&path, lines).map_err(kernel_io("write"))
+}
+
+/// What the namespace, a copy of ours as yet, adds to the host's clock.
+fn offset(text: &str, clock: &str) -> Option<i64> {
+    let line = text.lines().find(|line| line.starts_with(clock))?;
+    let mut numbers = line.split_whitespace().skip(1).map(str::parse::<i64>);
+    Some(numbers.next()?.ok()? * SECOND + numbers.next()?.ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_read() {
+        let text = "monotonic           -2         5\nboottime             0         0\n";
+        assert_eq!(offset(text, "monotonic"), Some(-2 * SECOND + 5));
+        assert_eq!(offset(text, "boottime"), Some(0));
+    }
+}
