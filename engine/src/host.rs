@@ -7,6 +7,7 @@ use nix::unistd::getsid;
 use crate::error::{Cause, Obstacle, Result, kernel};
 use crate::inventory::{Inventory, Pid};
 use crate::plan::Host;
+use crate::tracee::vdso_image_end;
 
 /// Another kind of processor.
 const ARCHITECTURE: Cause = Cause {
@@ -67,22 +68,11 @@ pub(crate) fn lacks(inventory: &Inventory) -> Vec<Obstacle> {
 /// its ELF image: behind that, a checkpoint's cave may have left something.
 fn same_vdso(inventory: &Inventory) -> bool {
     let Some(here) = crate::sys::vdso() else { return true };
-    let image = |bytes: &[u8]| bytes.get(..vdso_image(bytes)).map(<[u8]>::to_vec);
+    let image = |bytes: &[u8]| bytes.get(..vdso_image_end(bytes)?).map(<[u8]>::to_vec);
     let spaces = inventory.spaces.values().filter(|space| !space.vdso.is_empty());
     spaces
         .into_iter()
         .all(|space| space.vdso.len() == here.len() && image(&space.vdso) == image(&here))
-}
-
-/// Length of an ELF image: its section headers come last (`e_shoff`, `e_shentsize`, `e_shnum`).
-fn vdso_image(bytes: &[u8]) -> usize {
-    let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.first_chunk()).copied();
-    let half = |at: usize| bytes.get(at..at + 2).and_then(|b| b.first_chunk()).copied();
-    let offset = word(40).map_or(0, u64::from_ne_bytes);
-    let size = half(58).map_or(0, u16::from_ne_bytes);
-    let count = half(60).map_or(0, u16::from_ne_bytes);
-    let end = usize::try_from(offset).unwrap_or(0) + usize::from(size) * usize::from(count);
-    end.min(bytes.len())
 }
 
 /// Those of `wanted` that cpuinfo does not name.

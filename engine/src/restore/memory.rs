@@ -5,17 +5,19 @@
 //! keeps the areas that are the same in both. Kernel: mremap(2), `PR_SET_MM_MAP`, `mm/mremap.c`.
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 
 use nix::libc;
 
 use super::Restorer;
 use super::blanks::{Content, SpecialPlaces, died, done};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, kernel_io};
 use crate::image::Contents;
 use crate::inventory::{Backing, ObjectId, OpenFileId, Pid, Space, SpaceId, Special, Vma};
 use crate::memory::areas;
 use crate::memory::fill::{Fill, Ranges, intersect, without};
 use crate::remote::{Arg, Batch, Caller, RemoteFd};
+use crate::tracee::vdso_image_end;
 
 /// Files planted for mapping at one time.
 const FILES: usize = 200;
@@ -111,7 +113,7 @@ impl Restorer<'_> {
         }
         done(&self.blanks.caller(tid(pid))?.perform(&batch)?)?;
         self.blanks.leader_mut(pid)?.special = wanted;
-        Ok(())
+        stubs(pid, space)
     }
 
     /// Maps them, a window of files at a time.
@@ -221,6 +223,20 @@ impl Restorer<'_> {
         let before = self.inventory.spaces.get(&before).and_then(|before| object(before.exe));
         Ok(before.is_some() && before == object(space.exe))
     }
+}
+
+/// Writes what a checkpoint left behind the vdso's image: code in which interrupted calls wait for
+/// the rest of their time.
+fn stubs(pid: Pid, space: &Space) -> Result<()> {
+    let end = vdso_image_end(&space.vdso).unwrap_or(space.vdso.len());
+    let stubs = space.vdso.get(end..).unwrap_or_default();
+    let place = places(space).into_iter().find(|(what, ..)| *what == Special::Vdso);
+    let (Some((_, start, _)), true) = (place, stubs.iter().any(|byte| *byte != 0)) else {
+        return Ok(());
+    };
+    let memory = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem"));
+    let written = memory.and_then(|memory| memory.write_all_at(stubs, start + end as u64));
+    written.map_err(kernel_io("write"))
 }
 
 /// Room for `struct prctl_mm_map` (104 bytes) before what it points to.
