@@ -16,7 +16,6 @@ use prost::Message;
 use super::birth::Birth;
 use super::children::{Children, News};
 use super::clients::Client;
-use super::number;
 use super::streams::{Port, Streams};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
@@ -31,6 +30,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Where a worker finds its connections: to the keeper, to us.
 const TO_KEEPER: i32 = 3;
 const TO_SHIM: i32 = 4;
+/// Its own program.
+const PROGRAM: i32 = 5;
 
 /// What poll(2) found ready.
 #[derive(Clone, Copy)]
@@ -266,12 +267,14 @@ impl Shim {
         channel: &OwnedFd,
         shim: &UnixStream,
     ) -> Result<Pid> {
-        let path = format!("/proc/self/fd/{}", number(program));
+        // By the number that it has in the worker: ours may be taken there by something else.
+        let path = format!("/proc/self/fd/{PROGRAM}");
         let text = |bytes: Vec<u8>| CString::new(bytes).ok();
         let null = fs::File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(cannot("open /dev/null"))?;
         let fds = [(null.as_fd(), 0), (null.as_fd(), 1), (null.as_fd(), 2)];
-        let ours = [(channel.as_fd(), TO_KEEPER), (shim.as_fd(), TO_SHIM)];
+        let ours =
+            [(channel.as_fd(), TO_KEEPER), (shim.as_fd(), TO_SHIM), (program.as_fd(), PROGRAM)];
         let mut worker = Program {
             paths: text(path.into()).into_iter().collect(),
             args: work.args.iter().cloned().filter_map(text).collect(),
