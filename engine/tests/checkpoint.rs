@@ -1,0 +1,224 @@
+//! Whole checkpoints and restores of small programs, through the engine's own entry points.
+//!
+//! One after the other: orphans are reaped without asking whose they are.
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use engine::image::{Contents, ImageSink, ImageSource, decode, encode};
+use engine::inventory::{Inventory, Pid};
+use engine::restore::{Options as How, Parentage, restore};
+use engine::session::{Frozen, Inventoried, Options};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// An image in memory.
+#[derive(Default)]
+struct Image {
+    records: Vec<u8>,
+    bytes: BTreeMap<Contents, BTreeMap<u64, Vec<u8>>>,
+}
+
+impl ImageSink for Image {
+    fn inventory(&mut self, inventory: &Inventory) -> io::Result<()> {
+        self.records = encode(inventory);
+        Ok(())
+    }
+
+    fn bytes(&mut self, of: Contents, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.bytes.entry(of).or_default().insert(at, bytes.to_vec());
+        Ok(())
+    }
+
+    fn restart(&mut self, of: Contents) -> io::Result<()> {
+        self.bytes.remove(&of);
+        Ok(())
+    }
+
+    fn unchanged(&mut self, _: Contents, _: Range<u64>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl ImageSource for Image {
+    fn inventory(&self) -> io::Result<Inventory> {
+        decode(&self.records).map_err(io::Error::other)
+    }
+
+    fn bytes(
+        &self,
+        of: Contents,
+        visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let runs = self.bytes.get(&of).into_iter().flatten();
+        runs.into_iter().try_for_each(|(at, bytes)| visit(*at, bytes))
+    }
+}
+
+fn look(pid: Pid) -> Inventoried {
+    Frozen::freeze(&[pid], SOON).unwrap().inventory(&Options::default()).unwrap()
+}
+
+/// Whoever runs the tests may leave some open.
+const CLOSE: &str = r#"for f in /proc/$$/fd/*; do n=${f##*/}; [ $n -gt 2 ] && eval "exec $n>&-"; done
+exec "$@""#;
+
+/// A program that is on its own: no descriptor of it leads out of it.
+fn alone(program: &[&str]) -> Child {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let mut command = Command::new("bash");
+    command.args(["-c", CLOSE, "bash"]).args(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// One test at a time.
+fn turn() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn settle(pid: u32) {
+    let sleeping = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+        // clock_nanosleep, wait4, rt_sigsuspend, restart_syscall.
+        ["230 ", "61 ", "130 ", "219 "].iter().any(|number| text.starts_with(number))
+    };
+    for _ in 0..500 {
+        if sleeping() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("process {pid} does not come to rest");
+}
+
+/// Takes the program's image and ends it.
+fn take(mut program: Child) -> Image {
+    settle(program.id());
+    let inventoried = look(Pid(program.id().cast_signed()));
+    assert_eq!(inventoried.obstacles(), []);
+    let mut image = Image::default();
+    let written = inventoried.capture().unwrap().write(&mut image).unwrap();
+    written.kill().unwrap();
+    drop(program.wait());
+    reap();
+    image
+}
+
+/// Orphans are ours: their numbers must be free before they come back.
+fn reap() {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    for _ in 0..100 {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn bring(image: &Image) -> Vec<Pid> {
+    let how = How {
+        parentage: Parentage::Child,
+        continue_clocks: false,
+        accept_changed: false,
+        close_tcp: false,
+        externals: Vec::new(),
+        terminal: None,
+    };
+    restore(image, &how).unwrap().roots
+}
+
+fn end(pid: Pid) {
+    let pid = nix::unistd::Pid::from_raw(pid.0);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::wait::waitpid(pid, None).unwrap();
+}
+
+/// The same, but for what time changes.
+fn compare(mut then: Inventory, mut now: Inventory) {
+    for inventory in [&mut then, &mut now] {
+        inventory.clocks = engine::inventory::Clocks::default();
+    }
+    assert_eq!(then.processes, now.processes);
+    assert_eq!(then.threads, now.threads);
+    assert_eq!(then.spaces, now.spaces);
+    assert_eq!(then.filesystems, now.filesystems);
+    assert_eq!(then.objects, now.objects);
+    assert_eq!(then.open_files, now.open_files);
+    assert_eq!(then.descriptors, now.descriptors);
+    for (key, state) in &then.attributes {
+        assert_eq!(Some(state), now.attributes.get(key), "{key:?}");
+    }
+    assert_eq!(then, now);
+}
+
+#[test]
+fn looking_leaves_a_program_as_it_was() {
+    let _turn = turn();
+    let mut program = alone(&["sleep", "1000"]);
+    settle(program.id());
+    let pid = Pid(program.id().cast_signed());
+    let first = look(pid);
+    let then = first.inventory().clone();
+    drop(first);
+    settle(program.id());
+    let again = look(pid);
+    compare(then, again.inventory().clone());
+    drop(again);
+    program.kill().unwrap();
+    program.wait().unwrap();
+}
+
+#[test]
+fn a_program_comes_back() {
+    let _turn = turn();
+    let image = take(alone(&["sleep", "1000"]));
+    let roots = bring(&image);
+    let then = ImageSource::inventory(&image).unwrap();
+    assert_eq!(roots, then.processes.keys().copied().collect::<Vec<_>>());
+    settle(roots[0].0.cast_unsigned());
+    let again = look(roots[0]);
+    assert_eq!(again.obstacles(), []);
+    let now = again.inventory().clone();
+    drop(again);
+    end(roots[0]);
+    compare(then, now);
+}
+
+#[test]
+fn a_tree_comes_back() {
+    let _turn = turn();
+    let script = "sleep 1000 & sleep 1000 & wait";
+    let image = take(alone(&["sh", "-c", script]));
+    let roots = bring(&image);
+    let then = ImageSource::inventory(&image).unwrap();
+    assert_eq!((roots.len(), then.processes.len()), (1, 3));
+    for pid in then.processes.keys() {
+        settle(pid.0.cast_unsigned());
+    }
+    let again = look(roots[0]);
+    let now = again.inventory().clone();
+    drop(again);
+    for pid in then.processes.keys() {
+        let pid = nix::unistd::Pid::from_raw(pid.0);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    reap();
+    compare(then, now);
+}
+
+#[test]
+fn all_that_is_in_the_way_is_named() {
+    let _turn = turn();
+    let mut program = Command::new("sleep").arg("1000").stdin(Stdio::piped()).spawn().unwrap();
+    settle(program.id());
+    let inventoried = look(Pid(program.id().cast_signed()));
+    let codes: Vec<_> = inventoried.obstacles().iter().map(|one| one.cause.code).collect();
+    assert!(codes.contains(&"pipe:split"), "{codes:?}");
+    assert!(inventoried.capture().is_err());
+    program.kill().unwrap();
+    program.wait().unwrap();
+}
