@@ -1,6 +1,6 @@
 //! Memory and what objects hold, on their way into an image: copied while the tree stands still.
 //!
-//! Pages are read by process_vm_readv(2) in large runs, many ranges in one call, and go straight to
+//! Pages are read by `process_vm_readv(2)` in large runs, many ranges in one call, and go straight to
 //! the sink: what we hold is one buffer, however large the program. Pages that their owner may not
 //! read itself come through `/proc/PID/mem`. Holes of files stay holes.
 use std::collections::BTreeMap;
@@ -100,12 +100,11 @@ fn copy(
     for &(at, len) in runs {
         let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
         if done < len {
-            let memory = match memory {
-                Some(open) => open,
-                None => {
-                    let open = File::open(format!("/proc/{pid}/mem")).map_err(kernel_io("open"))?;
-                    memory.insert(open)
-                }
+            let memory = if let Some(open) = memory {
+                open
+            } else {
+                let open = File::open(format!("/proc/{pid}/mem")).map_err(kernel_io("open"))?;
+                memory.insert(open)
             };
             memory.read_exact_at(now, at).map_err(kernel_io("read"))?;
         }

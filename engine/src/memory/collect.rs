@@ -196,16 +196,15 @@ impl Reader<'_> {
     fn file(&mut self, area: &Area<'_>) -> Result<Backing> {
         let writable = area.shared && area.flags.contains(&"mw");
         let key = (area.device.to_owned(), area.inode, area.name.to_owned(), writable);
-        let open_file = match self.files.get(&key) {
-            Some(known) => *known,
-            None => {
-                let (pid, start, end) = (self.pid, area.start, area.end);
-                let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
-                let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-                let found = (self.register)(pid, file(&link, access)?, "mapping")?;
-                self.files.insert(key, found);
-                found
-            }
+        let open_file = if let Some(known) = self.files.get(&key) {
+            *known
+        } else {
+            let (pid, start, end) = (self.pid, area.start, area.end);
+            let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+            let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+            let found = (self.register)(pid, file(&link, access)?, "mapping")?;
+            self.files.insert(key, found);
+            found
         };
         Ok(Backing::File { open_file, offset: area.offset })
     }

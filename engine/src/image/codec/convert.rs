@@ -54,10 +54,10 @@ impl TryFrom<m::Image> for Inventory {
             processes: each("process", from.processes, to_process)?,
             threads: each("thread", from.threads, to_thread)?,
             spaces: each("space", from.spaces, to_space)?,
-            filesystems: each("fs", from.filesystems, to_fs)?,
+            filesystems: each("fs", from.filesystems, |one| Ok(to_fs(&one)))?,
             objects: each("object", from.objects, to_object)?,
             open_files: each("open file", from.open_files, numbered)?,
-            descriptors: each("descriptor", from.descriptors, to_descriptor)?,
+            descriptors: each("descriptor", from.descriptors, |one| to_descriptor(&one))?,
             attributes: each("attribute", from.attributes, to_attribute)?,
             files: from.files.unwrap_or_default(),
             notes: from.notes.into_iter().map(to_note).collect(),
@@ -149,11 +149,7 @@ fn to_process(from: m::Process) -> Result<(Pid, Process)> {
 }
 
 fn thread((tid, from): (&Tid, &Thread)) -> m::Thread {
-    let rseq = |Rseq { address, size, signature }| m::Rseq {
-        rseq_abi_pointer: address,
-        rseq_abi_size: size,
-        signature,
-    };
+    let rseq = |Rseq { address, size, signature }| m::Rseq { address, size, signature };
     m::Thread {
         tid: tid.0,
         gpregs: from.registers.0.to_vec(),
@@ -164,11 +160,7 @@ fn thread((tid, from): (&Tid, &Thread)) -> m::Thread {
 }
 
 fn to_thread(from: m::Thread) -> Result<(Tid, Thread)> {
-    let rseq = |m::Rseq { rseq_abi_pointer, rseq_abi_size, signature }| Rseq {
-        address: rseq_abi_pointer,
-        size: rseq_abi_size,
-        signature,
-    };
+    let rseq = |m::Rseq { address, size, signature }| Rseq { address, size, signature };
     let thread = Thread {
         registers: Registers(from.gpregs.try_into().map_err(|_| damaged("registers"))?),
         xstate: from.xsave,
@@ -245,8 +237,8 @@ fn fs((id, from): (&FsId, &Fs)) -> m::Fs {
     m::Fs { id: id.0, cwd_id: from.cwd.0, root_id: from.root.0 }
 }
 
-fn to_fs(from: m::Fs) -> Result<(FsId, Fs)> {
-    Ok((FsId(from.id), Fs { cwd: OpenFileId(from.cwd_id), root: OpenFileId(from.root_id) }))
+fn to_fs(from: &m::Fs) -> (FsId, Fs) {
+    (FsId(from.id), Fs { cwd: OpenFileId(from.cwd_id), root: OpenFileId(from.root_id) })
 }
 
 fn object((id, from): (&ObjectId, &ObjectRecord)) -> m::Object {
@@ -276,7 +268,7 @@ fn descriptor((&(table, fd), from): (&(TableId, RemoteFd), &Descriptor)) -> m::D
     m::Descriptor { files_id: table.0, fd: fd.0, file: from.open_file.0, cloexec: from.cloexec }
 }
 
-fn to_descriptor(from: m::Descriptor) -> Result<((TableId, RemoteFd), Descriptor)> {
+fn to_descriptor(from: &m::Descriptor) -> Result<((TableId, RemoteFd), Descriptor)> {
     if from.fd < 0 {
         return Err(damaged("descriptor"));
     }

@@ -112,9 +112,9 @@ pub(super) struct Thread {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Rseq {
     #[prost(uint64, tag = "1")]
-    pub(super) rseq_abi_pointer: u64,
+    pub(super) address: u64,
     #[prost(uint32, tag = "2")]
-    pub(super) rseq_abi_size: u32,
+    pub(super) size: u32,
     #[prost(uint32, tag = "3")]
     pub(super) signature: u32,
 }
