@@ -4,6 +4,7 @@
 //! free numbers. Tables are filled from below, so a descriptor never lands above its own number, and
 //! moves there from the last one back without meeting another.
 //! Kernel: unix(7), dup(2), `net/core/scm.c`.
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -19,6 +20,9 @@ use crate::sys::{receipt, scm};
 
 /// At most so many in one message: `SCM_MAX_FD` of `include/net/scm.h` is 253.
 const AT_ONCE: usize = 250;
+
+/// Numbers that the smallest table has room for (`NR_OPEN_DEFAULT`).
+const SMALL_TABLE: i32 = 64;
 
 /// What one slot of a table shall be.
 #[derive(Debug, Clone, Copy)]
@@ -41,29 +45,18 @@ impl Transport {
         let stream = (AddressFamily::Unix, SockType::SeqPacket);
         let (ours, theirs) = socketpair(stream.0, stream.1, None, SockFlag::SOCK_CLOEXEC)
             .map_err(kernel("socketpair"))?;
-        let used = |number: i32| inventory.descriptors.keys().any(|(_, at)| at.0 == number);
-        let highest = inventory.descriptors.keys().map(|(_, at)| at.0).max().unwrap_or(0);
-        let mut from = (highest + 1).max(64);
-        loop {
-            let found = fcntl(&theirs, FcntlArg::F_DUPFD_CLOEXEC(from));
-            let number = match found {
-                Ok(number) => number,
-                Err(Errno::EMFILE | Errno::EINVAL) if from > 64 => {
-                    // Tables are full to the limit: look for a gap.
-                    from = (0..from).rev().find(|n| !used(*n)).unwrap_or(0);
-                    if from == 0 {
-                        return Err(Error::Kernel("fcntl", Errno::EMFILE));
-                    }
-                    continue;
-                }
+        let used: BTreeSet<i32> = inventory.descriptors.keys().map(|(_, at)| at.0).collect();
+        let above = used.last().map_or(SMALL_TABLE, |last| last + 1);
+        // A table that grew for our sake would stay so: low gaps first, and high ones.
+        let gaps = (0..SMALL_TABLE).rev().chain(above..above.saturating_add(64)).chain(0..above);
+        for from in gaps.filter(|number| !used.contains(number)) {
+            match fcntl(&theirs, FcntlArg::F_DUPFD_CLOEXEC(from)).map(crate::sys::own) {
+                Ok(theirs) if theirs.as_raw_fd() == from => return Ok(Self { ours, theirs }),
+                Ok(_) | Err(Errno::EMFILE | Errno::EINVAL) => {}
                 Err(errno) => return Err(Error::Kernel("fcntl", errno)),
-            };
-            let theirs = crate::sys::own(number);
-            if !used(number) {
-                return Ok(Self { ours, theirs });
             }
-            from = number + 1;
         }
+        Err(Error::Kernel("fcntl", Errno::EMFILE))
     }
 
     /// Its number in blanks.
