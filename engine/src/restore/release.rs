@@ -13,7 +13,7 @@ use super::blanks::{died, done};
 use super::memory::tid;
 use crate::arch::{blank, frame};
 use crate::error::{Error, Result, kernel};
-use crate::inventory::{Backing, Life, Pid, Registers, Special, Thread, Tid};
+use crate::inventory::{Backing, Life, Pid, Process, Registers, Special, Thread, Tid};
 use crate::remote::{Arg, Batch, Call, Caller};
 use crate::sys::hold;
 
@@ -68,6 +68,13 @@ impl Restorer<'_> {
             crate::fault::point("restore:let-go");
             if let Err(error) = self.let_go(*pid, tids) {
                 tracing::warn!(%pid, %error, "a process ended while it was let go");
+            }
+        }
+        for (pid, tids, _) in &living {
+            for tid in tids.iter().rev() {
+                if let Err(errno) = hold::detach(tid.0) {
+                    tracing::warn!(%pid, %tid, %errno, "a thread ended while it was let go");
+                }
             }
         }
         Ok(())
@@ -172,13 +179,16 @@ impl Restorer<'_> {
             hold::set_blocked(one.0, thread.blocked).map_err(died("ptrace", pid))?;
             hold::set_registers(one.0, &settled(&thread.registers)).map_err(died("ptrace", pid))?;
         }
-        tids.iter().rev().try_for_each(|tid| hold::detach(tid.0).map_err(died("ptrace", pid)))
+        Ok(())
     }
 
     fn unmap_area(&self, pid: Pid) -> Result<()> {
-        let shared = self.inventory.processes.get(&pid).map(|process| process.space);
-        let users = self.inventory.processes.values().filter(|p| Some(p.space) == shared).count();
-        let Some(at) = self.call_instruction(pid).filter(|_| users == 1) else { return Ok(()) };
+        let processes = &self.inventory.processes;
+        let space = processes.get(&pid).map(|process| process.space);
+        let living = |process: &Process| !matches!(process.life, Life::Zombie { .. });
+        let mut users = processes.iter().filter(|(_, p)| Some(p.space) == space && living(p));
+        let last = users.next_back().is_some_and(|(last, _)| *last == pid);
+        let Some(at) = self.call_instruction(pid).filter(|_| last) else { return Ok(()) };
         let mut registers = hold::registers(pid.0).map_err(died("ptrace", pid))?;
         let call = libc::SYS_munmap.cast_unsigned();
         let (base, len) = (self.blanks.area.address(), self.blanks.area.len() as u64);
