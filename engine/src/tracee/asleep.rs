@@ -47,7 +47,8 @@ impl Clocks {
 /// How far `CLOCK_MONOTONIC` is ahead of this processor's clock.
 fn offset_of(processor: usize) -> Option<i64> {
     let pin = Pin::to(processor).ok()?;
-    std::thread::yield_now(); // Has the scheduler note the time.
+    // Waking has the scheduler note the time; to yield might cost a whole slice.
+    std::thread::sleep(std::time::Duration::from_micros(1));
     let now = monotonic();
     let own = parse_exec_start(&read_to_string("/proc/thread-self/sched").ok()?)?;
     drop(pin);

@@ -20,7 +20,7 @@ use super::refuse::{self, refused};
 use super::walkout::Walkout;
 use super::{Member, Task};
 use crate::arch::{Interrupted, RegisterFile, may_wait};
-use crate::error::{Error, Result, kernel};
+use crate::error::{Cause, Error, Result, kernel};
 use crate::fault;
 use crate::inventory::{Life, Pid, Tid};
 use crate::sys::ptrace::{self, event, option};
@@ -30,8 +30,12 @@ use crate::sys::wait::{self, Change};
 pub(super) const OPTIONS: u64 =
     option::SYSGOOD | option::FORK | option::VFORK | option::CLONE | option::EXEC;
 /// How often to look again without a pause, before looking every [`PAUSE`].
-const EAGER_LOOKS: u32 = 50;
-const PAUSE: Duration = Duration::from_micros(30);
+const EAGER_LOOKS: u32 = 3;
+const PAUSE: Duration = Duration::from_micros(20);
+/// So often the kernel must say that we may not trace somebody.
+const DENIALS: u32 = 50;
+/// So often nothing has happened: time to ask whether those we wait for are still ours.
+const LOOKS_IN_VAIN: u32 = 50;
 
 /// Who the roots are, asked anew in each round: orphans may become roots meanwhile.
 pub(super) type Roots<'a> = &'a mut dyn FnMut() -> Result<Vec<Pid>>;
@@ -48,6 +52,9 @@ pub(super) struct Freezer {
     walkout: Walkout,
     reaper: Reaper,
     clocks: Clocks,
+    denied: BTreeMap<Tid, u32>,
+    /// Children of vfork(2) that we have seen born, with their makers.
+    vforks: BTreeMap<Tid, Tid>,
     until: Instant,
 }
 
@@ -55,8 +62,9 @@ pub(super) struct Freezer {
 pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
     let until = now() + within;
     let (processes, zombies, tasks) = Default::default();
-    let (walkout, reaper, clocks) = Default::default();
-    let mut freezer = Freezer { processes, zombies, tasks, walkout, reaper, clocks, until };
+    let (walkout, reaper, clocks, denied, vforks) = Default::default();
+    let mut freezer =
+        Freezer { processes, zombies, tasks, walkout, reaper, clocks, denied, vforks, until };
     match freezer.to_standstill(roots) {
         Ok(()) => Ok(freezer),
         Err(error) => {
@@ -87,10 +95,25 @@ impl Freezer {
                     news |= self.add(child, Some(pid))?;
                 }
             }
-            if !news {
+            if !news && !self.forget_replaced() {
                 return Ok(());
             }
         }
+    }
+
+    /// An exec(2) of a thread that we had not attached to puts it in the place of one that stood: a
+    /// thread of the same number that does not obey us.
+    fn forget_replaced(&mut self) -> bool {
+        let before = self.tasks.len();
+        self.tasks.retain(|tid, _| ptrace::event_message(tid.0).is_ok());
+        self.tasks.len() < before
+    }
+
+    /// Likewise, one that we wait for in vain, because it is our own child besides.
+    fn forget_untraced(&mut self) {
+        let us = nix::unistd::gettid().as_raw();
+        let ours = |tid: &Tid| Status::of(*tid).number("TracerPid") == Some(us);
+        self.tasks.retain(|tid, task| task.stands || ours(tid));
     }
 
     /// Takes a process into the forest, if it may be there.
@@ -148,21 +171,34 @@ impl Freezer {
                 return Ok(false);
             }
             if !alone {
-                return Err(refused(pid, tid, refuse::LEADER_GONE));
+                return self.denied(pid, tid, refuse::LEADER_GONE);
             }
             self.zombies.insert(pid, stat.exit_code());
             return Ok(true);
         }
         match Status::of(tid).number("TracerPid") {
-            // A child that the kernel attached for us: it stops by itself.
+            // A child that the kernel attached for us.
             Some(tracer) if tracer == nix::unistd::gettid().as_raw() => {
                 self.tasks.insert(tid, Task::running(pid));
+                interrupt(tid)?;
                 Ok(true)
             }
-            Some(0) => Err(refused(pid, tid, refuse::PERMISSION)),
+            Some(0) => self.denied(pid, tid, refuse::PERMISSION),
             Some(_) => Err(refused(pid, tid, refuse::TRACED)),
             None => Ok(false),
         }
+    }
+
+    /// For a moment a thread that an exec(2) ends looks like one that we may not trace, and
+    /// its process like one without a leader.
+    fn denied(&mut self, pid: Pid, tid: Tid, cause: Cause) -> Result<bool> {
+        let times = self.denied.entry(tid).or_default();
+        *times += 1;
+        if *times > DENIALS {
+            return Err(refused(pid, tid, cause));
+        }
+        std::thread::sleep(PAUSE);
+        Ok(true)
     }
 
     fn running(&self) -> Vec<Tid> {
@@ -185,8 +221,17 @@ impl Freezer {
             looks = if news { 0 } else { looks + 1 };
             if looks > EAGER_LOOKS {
                 std::thread::sleep(PAUSE);
-            } else if !news {
-                std::thread::yield_now();
+            }
+            if looks % LOOKS_IN_VAIN == LOOKS_IN_VAIN - 1 {
+                self.forget_untraced();
+                for tid in self.tasks.keys().copied().collect::<Vec<_>>() {
+                    self.look(tid)?; // Whoever stood may have been ended by an exec(2).
+                }
+                for tid in self.running() {
+                    if !self.is_waited_for(tid) {
+                        interrupt(tid)?; // The first one may have met its predecessor.
+                    }
+                }
             }
         }
     }
@@ -215,11 +260,16 @@ impl Freezer {
                 self.tasks.retain(|_, task| task.pid != pid);
                 self.tasks.insert(tid, Task::running(pid));
                 self.walkout.forget(pid);
+                self.vforks.remove(&tid);
                 interrupt(tid)?;
                 resume(tid, 0)
             }
-            Change::Event(event::FORK | event::VFORK | event::CLONE, _) => {
-                self.born(tid)?;
+            Change::Event(kind @ (event::FORK | event::VFORK | event::CLONE), _) => {
+                if let Some(child) = self.born(tid)?
+                    && kind == event::VFORK
+                {
+                    self.vforks.insert(child, tid);
+                }
                 resume(tid, 0)
             }
             Change::Signal(signal) => resume(tid, signal),
@@ -227,9 +277,18 @@ impl Freezer {
         }
     }
 
+    /// Whether somebody waits in vfork(2) for this one to execute a program or to end.
+    fn is_waited_for(&self, tid: Tid) -> bool {
+        let maker = self.vforks.get(&tid).and_then(|maker| self.tasks.get(maker));
+        maker.is_some_and(|maker| !maker.stands)
+    }
+
     /// A thread stands where the kernel would still restart its call: what we change now is seen by
     /// the same rules.
     fn stands(&mut self, tid: Tid, signal: i32) -> Result<()> {
+        if self.is_waited_for(tid) {
+            return resume(tid, 0);
+        }
         let Some(task) = self.tasks.get_mut(&tid) else { return Ok(()) };
         let raw = match ptrace::registers(tid.0) {
             Err(Errno::ESRCH) => return Ok(()), // Killed: wait(2) will tell.
@@ -251,15 +310,15 @@ impl Freezer {
     }
 
     /// The thread has started somebody, to whom the kernel has attached us.
-    fn born(&mut self, maker: Tid) -> Result<()> {
-        let Ok(message) = ptrace::event_message(maker.0) else { return Ok(()) };
-        let Ok(number) = i32::try_from(message) else { return Ok(()) };
+    fn born(&mut self, maker: Tid) -> Result<Option<Tid>> {
+        let Ok(message) = ptrace::event_message(maker.0) else { return Ok(None) };
+        let Ok(number) = i32::try_from(message) else { return Ok(None) };
         let tid = Tid(number);
-        let Some(pid) = Status::of(tid).number("Tgid").map(Pid) else { return Ok(()) };
+        let Some(pid) = Status::of(tid).number("Tgid").map(Pid) else { return Ok(None) };
         let parent = Stat::of(tid).parent().filter(|parent| self.processes.contains_key(parent));
         self.add(pid, parent)?;
         self.tasks.entry(tid).or_insert(Task::running(pid));
-        Ok(())
+        Ok(Some(tid))
     }
 
     /// The forest as it stands.
