@@ -11,7 +11,7 @@ use super::planting::Wanted;
 use crate::attribute::{ATTRIBUTES, Owner};
 use crate::error::{Error, Obstacle, Result};
 use crate::inventory::{FsId, Inventory, ObjectId, OpenFileId, Pid, TableId};
-use crate::object::{Build, Check, KINDS, Kind, Missing, named_regular_file};
+use crate::object::{Build, Check, KINDS, Kind, Missing, named_regular_file, set_foreground};
 use crate::plan::Stage;
 use crate::remote::{Batch, Caller, Makers, RemoteFd};
 use crate::restore::Options;
@@ -69,6 +69,10 @@ impl Restorer<'_> {
         }
         if let Some(record) = self.inventory.objects.get(&object) {
             (kind(&record.kind)?.settle)(&record.state, at, &mut batch)?;
+            // Only its session may say who is in the foreground, which need not hold it.
+            if let ("pty", Some(terminal)) = (record.kind.as_str(), self.open_files.get(&file)) {
+                set_foreground(&record.state, terminal.as_fd(), &mut self.blanks)?;
+            }
         }
         done(&self.blanks.caller(tid(pid))?.perform(&batch)?)
     }
