@@ -97,16 +97,14 @@ impl Collector {
             let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"));
             let info = info.map_err(kernel_io("read"))?;
             let inode = (meta.dev(), meta.ino());
-            let open_file = match self.registry.find(inode, (pid, number))? {
-                Some(known) => known,
-                None => {
-                    let taken = pidfd::take(process.as_fd(), number);
-                    let fd = taken.map_err(kernel("pidfd_getfd"))?;
-                    let at = Some(RemoteFd(number));
-                    let name = format!("fd {number} ({})", link_of(&fd)?);
-                    let info = info.clone();
-                    self.registry.add(inode, Found { fd, holder: pid, at, name, info })?
-                }
+            let open_file = if let Some(known) = self.registry.find(inode, (pid, number))? {
+                known
+            } else {
+                let taken = pidfd::take(process.as_fd(), number);
+                let fd = taken.map_err(kernel("pidfd_getfd"))?;
+                let name = format!("fd {number} ({})", link_of(&fd)?);
+                let info = info.clone();
+                self.registry.add(inode, Found { fd, holder: pid, name, info })?
             };
             let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
             self.descriptors.insert((table, RemoteFd(number)), Descriptor { open_file, cloexec });
@@ -129,7 +127,7 @@ impl Collector {
             return Ok(*known);
         }
         let name = format!("{name} ({})", key.3);
-        let found = Found { fd, holder: pid, at: None, name, info };
+        let found = Found { fd, holder: pid, name, info };
         let id = self.registry.add((meta.dev(), meta.ino()), found)?;
         self.opened.insert(key, id);
         Ok(id)

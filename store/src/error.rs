@@ -88,7 +88,7 @@ pub enum Error {
     Catalog {
         /// Its file.
         path: PathBuf,
-        /// SQLite's reason.
+        /// `SQLite`'s reason.
         source: rusqlite::Error,
     },
 }
@@ -98,11 +98,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// Says whether the store's contents are at fault, so that an older snapshot may still do.
+    #[must_use]
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Missing { .. } | Self::Newer { .. })
     }
 
     /// Says whether more room on the file system would have helped.
+    #[must_use]
     pub fn is_space(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Reserve { .. })
     }

@@ -180,6 +180,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Says whether it is worth trying to restore it.
+    #[must_use]
     pub fn restorable(&self) -> bool {
         self.state != SnapshotState::Damaged
     }

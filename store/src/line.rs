@@ -33,11 +33,13 @@ impl Line {
     }
 
     /// The number that the line ends with, whether or not that snapshot still exists.
+    #[must_use]
     pub fn newest(&self) -> Option<u64> {
         self.spans.last().map(|span| *span.end())
     }
 
     /// Says whether snapshot `seq` is on the line.
+    #[must_use]
     pub fn contains(&self, seq: u64) -> bool {
         self.spans.iter().any(|span| span.contains(&seq))
     }

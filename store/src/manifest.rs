@@ -86,7 +86,7 @@ pub(crate) struct Leaf {
 }
 
 impl Facts {
-    pub(crate) fn of(meta: &Meta) -> Self {
+    pub(crate) fn of(meta: Meta) -> Self {
         Self {
             taken_at: meta.taken_at.timestamp_micros(),
             trigger: meta.trigger.to_string(),
@@ -97,8 +97,8 @@ impl Facts {
             memory_bytes: meta.memory_bytes,
             changed_bytes: meta.changed_bytes,
             tracker: meta.tracker.to_string(),
-            tags: meta.tags.clone(),
-            notes: meta.notes.clone(),
+            tags: meta.tags,
+            notes: meta.notes,
         }
     }
 

@@ -45,7 +45,7 @@ impl Index {
         let mut index = Self::default();
         let mut names = layout::listed(&store.packs())?;
         names.sort();
-        for name in names.iter().filter(|name| name.ends_with(".pack")) {
+        for name in names.iter().filter(|name| is_pack(name)) {
             index.add(&store.packs().join(name))?;
         }
         Ok(index)
@@ -69,8 +69,8 @@ impl Index {
     /// A chunk's bytes, checked.
     pub(crate) fn read(&self, name: &Name, store: &Store) -> Result<Vec<u8>> {
         let missing = || {
-            let hex: String = name.0.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-            Error::missing(&store.packs(), format!("chunk {hex}..."))
+            let hex = blake3::Hash::from_bytes(name.0).to_hex();
+            Error::missing(&store.packs(), format!("chunk {hex}"))
         };
         let location = self.chunks.get(name).ok_or_else(missing)?;
         let at = usize::try_from(location.pack).unwrap_or(usize::MAX);
@@ -90,6 +90,11 @@ impl Index {
         }
         chunk::unpack(seen.codec, stored, seen.raw as usize, path, header_at)
     }
+}
+
+/// We make these names, all in small letters.
+fn is_pack(name: &str) -> bool {
+    name.strip_suffix(".pack").is_some()
 }
 
 fn too_many(path: &Path) -> Error {

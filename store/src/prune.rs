@@ -120,7 +120,7 @@ impl Store {
         let names = layout::listed(&self.packs())?;
         let orphan = |name: &&String| {
             let pack = name.strip_suffix(".index").map(|stem| format!("{stem}.pack"));
-            name.ends_with(".tmp") || pack.is_some_and(|pack| !names.contains(&pack))
+            name.strip_suffix(".tmp").is_some() || pack.is_some_and(|pack| !names.contains(&pack))
         };
         let paths = names.iter().filter(orphan).map(|name| self.packs().join(name));
         paths

@@ -71,7 +71,7 @@ impl Sealed {
             seq: writer.seq,
             parent: writer.parent.as_ref().map(Reader::seq),
             line: writer.line.spans().flat_map(|(first, last)| [first, last]).collect(),
-            facts: Facts::of(&meta),
+            facts: Facts::of(meta),
             stored_bytes,
             definition: std::mem::take(&mut writer.definition),
             streams,

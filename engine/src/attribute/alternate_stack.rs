@@ -19,11 +19,11 @@ const SS_DISABLE: u32 = 2;
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct State {
     #[prost(fixed64, tag = "1")]
-    ss_sp: u64,
+    sp: u64,
     #[prost(uint32, tag = "2")]
-    ss_flags: u32,
+    flags: u32,
     #[prost(uint64, tag = "3")]
-    ss_size: u64,
+    size: u64,
 }
 
 impl Attribute for AlternateStack {
@@ -40,21 +40,21 @@ impl Attribute for AlternateStack {
     fn answer(_: &mut Seen<'_, '_>, replies: &[Reply]) -> Result<State> {
         let reply = only(replies)?;
         reply.value()?;
-        let [pointer, flags, size] = reply.out.as_chunks::<8>().0 else {
+        let [pointer, word, length] = reply.out.as_chunks::<8>().0 else {
             return Err(Error::Record("alternate_stack".into(), None));
         };
-        let [a, b, c, d, ..] = *flags;
-        let ss_flags = u32::from_ne_bytes([a, b, c, d]) & !SS_ONSTACK;
-        if ss_flags & SS_DISABLE != 0 {
-            return Ok(State { ss_flags, ..State::default() });
+        let [a, b, c, d, ..] = *word;
+        let flags = u32::from_ne_bytes([a, b, c, d]) & !SS_ONSTACK;
+        if flags & SS_DISABLE != 0 {
+            return Ok(State { flags, ..State::default() });
         }
-        let (ss_sp, ss_size) = (u64::from_ne_bytes(*pointer), u64::from_ne_bytes(*size));
-        Ok(State { ss_sp, ss_flags, ss_size })
+        let (sp, size) = (u64::from_ne_bytes(*pointer), u64::from_ne_bytes(*length));
+        Ok(State { sp, flags, size })
     }
 
     fn restore(state: &State, batch: &mut Batch) {
-        let flags = u64::from(state.ss_flags).to_ne_bytes();
-        let bytes = [state.ss_sp.to_ne_bytes(), flags, state.ss_size.to_ne_bytes()].concat();
+        let flags = u64::from(state.flags).to_ne_bytes();
+        let bytes = [state.sp.to_ne_bytes(), flags, state.size.to_ne_bytes()].concat();
         batch.call("sigaltstack", SYS_sigaltstack, [Arg::In(bytes), 0.into()]);
     }
 }

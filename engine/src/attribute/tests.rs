@@ -13,15 +13,15 @@ fn of_ourselves(owner: Owner) -> Vec<(&'static Entry, Vec<u8>)> {
     let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     let (mut status, mut obstacles) = (Fields::parse(&text), Vec::new());
     let wanted = |entry: &&Entry| entry.scope == owner.scope() && !NEEDS_MORE.contains(&entry.name);
-    let mut states = Vec::new();
+    let mut found = Vec::new();
     for entry in ATTRIBUTES.iter().filter(wanted) {
         let mut batch = Batch::default();
         (entry.ask)(owner, &mut batch).unwrap();
         let replies = Here.perform(&batch).unwrap();
         let mut seen = Seen { owner, status: &mut status, obstacles: &mut obstacles };
-        states.push((entry, (entry.answer)(&mut seen, &replies).unwrap()));
+        found.push((entry, (entry.answer)(&mut seen, &replies).unwrap()));
     }
-    states
+    found
 }
 
 fn ourselves() -> [Owner; 2] {

@@ -1,5 +1,7 @@
 //! Which open files make up an object, and what its kind says of it.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+#[cfg(test)]
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Collected;
@@ -41,7 +43,7 @@ struct Drafts<'a> {
     registry: Registry,
     descriptors: &'a BTreeMap<(TableId, RemoteFd), Descriptor>,
     table_of: BTreeMap<Pid, TableId>,
-    drafts: BTreeMap<ObjectId, Draft>,
+    by_id: BTreeMap<ObjectId, Draft>,
     by_key: BTreeMap<Key, ObjectId>,
     open_files: BTreeMap<OpenFileId, OpenFile>,
     next: u32,
@@ -63,7 +65,7 @@ pub(super) fn collect(
         registry,
         descriptors,
         table_of: tables.iter().map(|(pid, table)| (*pid, TableId(*table))).collect(),
-        drafts: BTreeMap::new(),
+        by_id: BTreeMap::new(),
         by_key: BTreeMap::new(),
         open_files: BTreeMap::new(),
         next: 0,
@@ -74,14 +76,14 @@ pub(super) fn collect(
     loop {
         work.assign(obstacles)?;
         let stale: Vec<_> =
-            work.drafts.iter().filter(|(_, draft)| draft.stale).map(|(id, _)| *id).collect();
+            work.by_id.iter().filter(|(_, draft)| draft.stale).map(|(id, _)| *id).collect();
         if stale.is_empty() {
             break;
         }
         stale.into_iter().try_for_each(|id| work.collect(id))?;
     }
     let mut objects = BTreeMap::new();
-    for (id, mut draft) in work.drafts {
+    for (id, mut draft) in work.by_id {
         obstacles.append(&mut draft.obstacles);
         objects.extend(draft.record.map(|record| (id, record)));
     }
@@ -102,7 +104,7 @@ impl Drafts<'_> {
                 continue;
             };
             let object = self.object(id, kind, claim)?;
-            if let Some(draft) = self.drafts.get_mut(&object) {
+            if let Some(draft) = self.by_id.get_mut(&object) {
                 draft.files.push((id, claim.end));
                 draft.stale = true;
             }
@@ -122,13 +124,13 @@ impl Drafts<'_> {
         self.next =
             self.next.checked_add(1).ok_or_else(|| Error::Record("objects".into(), None))?;
         let (files, obstacles) = (Vec::new(), Vec::new());
-        self.drafts.insert(object, Draft { kind, files, stale: true, obstacles, record: None });
+        self.by_id.insert(object, Draft { kind, files, stale: true, obstacles, record: None });
         self.by_key.insert(key, object);
         Ok(object)
     }
 
     fn collect(&mut self, object: ObjectId) -> Result<()> {
-        let Some(draft) = self.drafts.get_mut(&object) else { return Ok(()) };
+        let Some(draft) = self.by_id.get_mut(&object) else { return Ok(()) };
         draft.stale = false;
         let (kind, members) = (draft.kind, draft.files.clone());
         let mut obstacles = Vec::new();
@@ -181,7 +183,7 @@ impl Drafts<'_> {
         }));
         let (place, needs) = ((kind.place)(&state)?, (kind.needs)(&state)?);
         let record = ObjectRecord { kind: kind.name.into(), place, needs, state };
-        if let Some(draft) = self.drafts.get_mut(&object) {
+        if let Some(draft) = self.by_id.get_mut(&object) {
             (draft.obstacles, draft.record) = (obstacles, Some(record));
         }
         Ok(())
@@ -237,8 +239,8 @@ impl Tree<'_> {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
         let info = info.map_err(kernel_io("read"))?;
         let name = format!("a descriptor in flight ({})", super::link_of(&found)?);
-        let (holder, at) = (self.holder, None);
-        self.registry.add(inode, Found { fd: found, holder, at, name, info })
+        let holder = self.holder;
+        self.registry.add(inode, Found { fd: found, holder, name, info })
     }
 }
 

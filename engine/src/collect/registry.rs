@@ -9,7 +9,6 @@ use crate::error::{Error, Result, kernel};
 use crate::external::External;
 use crate::inventory::{OpenFileId, Pid};
 use crate::object::{Evidence, Sockets};
-use crate::remote::RemoteFd;
 use crate::sys::kcmp;
 
 /// An open file as it was found.
@@ -19,8 +18,6 @@ pub(super) struct Found {
     pub(super) fd: OwnedFd,
     /// Some process that has it.
     pub(super) holder: Pid,
-    /// Under this number; none if it is only mapped, in flight or a directory.
-    pub(super) at: Option<RemoteFd>,
     /// For people.
     pub(super) name: String,
     /// Its fdinfo.

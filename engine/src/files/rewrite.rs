@@ -29,6 +29,9 @@ pub(super) fn rewrite(
     Ok(work.changed)
 }
 
+/// How much is compared at once.
+const BLOCK: usize = 1 << 16;
+
 struct Rewrite<'a> {
     file: &'a File,
     /// Everything before is right.
@@ -79,7 +82,7 @@ impl Rewrite<'_> {
     }
 
     fn is_zero(&self, start: u64, stop: u64) -> Result<bool> {
-        let mut room = [0; 1 << 16];
+        let mut room = vec![0; BLOCK];
         let mut at = start;
         while at < stop {
             let want = usize::try_from(stop - at).unwrap_or(room.len()).min(room.len());
@@ -102,7 +105,7 @@ impl Rewrite<'_> {
             return Ok(());
         }
         // A file system without holes.
-        let zeros = [0; 1 << 16];
+        let zeros = vec![0; BLOCK];
         let mut at = start;
         while at < stop {
             let want = usize::try_from(stop - at).unwrap_or(zeros.len()).min(zeros.len());
@@ -113,7 +116,6 @@ impl Rewrite<'_> {
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-        const BLOCK: usize = 1 << 16;
         for (index, block) in bytes.chunks(BLOCK).enumerate() {
             let at = at + (index * BLOCK) as u64;
             let mut room = vec![0; block.len()];

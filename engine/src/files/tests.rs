@@ -100,7 +100,9 @@ impl Place {
             let times = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
             found.insert(path.to_owned(), (meta.mode(), times, contents));
             if meta.is_dir() {
-                fs::read_dir(path).unwrap().for_each(|child| walk(&child.unwrap().path(), found));
+                for child in fs::read_dir(path).unwrap() {
+                    walk(&child.unwrap().path(), found);
+                }
             }
         }
         let mut found = BTreeMap::new();
@@ -230,11 +232,15 @@ proptest! {
         use std::os::unix::fs::FileExt;
         let place = Place::new();
         let file = fs::File::create(place.path("a")).unwrap();
-        then.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+        for (at, bytes) in &then {
+            file.write_all_at(bytes, *at).unwrap();
+        }
         let before = fs::read(place.path("a")).unwrap();
         let mut memory = Memory::default();
         let captured = place.capture(&Files::default(), &mut memory);
-        now.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+        for (at, bytes) in &now {
+            file.write_all_at(bytes, *at).unwrap();
+        }
         file.set_len(length).unwrap();
         place.roll_back(&captured.files, &memory, "1");
         prop_assert_eq!(fs::read(place.path("a")).unwrap(), before);

@@ -16,8 +16,6 @@ pub(crate) enum Shared {
     Table = 2,
     /// `KCMP_FS`: working directory, root, umask.
     Fs = 3,
-    /// `KCMP_SIGHAND`: signal actions.
-    Actions = 4,
 }
 
 const KCMP_FILE: i32 = 0;
