@@ -187,14 +187,13 @@ impl<'a> Restorer<'a> {
     }
 
     fn fork(&mut self, birth: &Birth) -> Result<()> {
-        match birth.maker {
-            Some(maker) => self.blanks.born_of(birth, maker),
-            None => {
-                self.blanks.born_here(birth, self.options.parentage, &self.special)?;
-                let mut batch = Batch::default();
-                self.transport.alone(&mut batch);
-                done(&self.blanks.caller(Tid(birth.pid.0))?.perform(&batch)?)
-            }
+        if let Some(maker) = birth.maker {
+            self.blanks.born_of(birth, maker)
+        } else {
+            self.blanks.born_here(birth, self.options.parentage, &self.special)?;
+            let mut batch = Batch::default();
+            self.transport.alone(&mut batch);
+            done(&self.blanks.caller(Tid(birth.pid.0))?.perform(&batch)?)
         }
     }
 

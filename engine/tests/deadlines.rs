@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::inventory::Pid;
 use engine::tracee::Tree;
 
-/// epoll_wait(1000), frozen every 300 ms, used to begin anew each time and never timed out: the kernel
+/// `epoll_wait(1000)`, frozen every 300 ms, used to begin anew each time and never timed out: the kernel
 /// answers EINTR, and whoever restarts such a call must know how long the program has waited already.
 #[test]
 fn timeouts_come_on_time_with_a_freeze_every_300_ms() {

@@ -65,7 +65,7 @@ fn a_borrowed_thread_makes_calls_and_is_given_back_as_it_was() {
     tree.thaw().unwrap();
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(subject.file("maps"), before.0);
-    assert!(subject.file("syscall").split(' ').last() == before.1.split(' ').last());
+    assert!(subject.file("syscall").split(' ').next_back() == before.1.split(' ').next_back());
 }
 
 #[test]

@@ -53,12 +53,11 @@ pub(crate) fn map(vma: &Vma, file: Option<RemoteFd>, batch: &mut Batch) {
     for (letters, flag) in [("gd", MAP_GROWSDOWN), ("nr", MAP_NORESERVE), ("dp", MAP_DROPPABLE)] {
         flags |= if has(vma, letters) { flag } else { 0 };
     }
-    let (fd, offset) = match (&vma.backing, file) {
-        (Backing::File { offset, .. }, Some(fd)) => (fd.0, *offset),
-        _ => {
-            flags |= MAP_ANONYMOUS | if has(vma, "ht") { MAP_HUGETLB } else { 0 };
-            (-1, 0)
-        }
+    let (fd, offset) = if let (Backing::File { offset, .. }, Some(fd)) = (&vma.backing, file) {
+        (fd.0, *offset)
+    } else {
+        flags |= MAP_ANONYMOUS | if has(vma, "ht") { MAP_HUGETLB } else { 0 };
+        (-1, 0)
     };
     let [start, len] = place(vma);
     let args = [start, len, prot.into(), flags.into(), fd.into(), offset.cast_signed().into()];

@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_saved_is_named() {
-        let area = |name, inode| Area { name, inode, ..Area::default() };
+        let area = |name, inode| Area { inode, name, ..Area::default() };
         let code = |area: &Area<'_>| match sort(area) {
             Sort::Refused(cause) => cause.code,
             _ => "",

@@ -1,6 +1,6 @@
 //! Bytes of the image on their way into a blank's memory.
 //!
-//! process_vm_writev(2) writes what is writable; the few pages that are not go through
+//! `process_vm_writev(2)` writes what is writable; the few pages that are not go through
 //! `/proc/PID/mem`, which asks the area's possibilities only. A blank that was forked from finished
 //! memory has most of its pages already: these are compared, and written only where they differ, so
 //! that parent and child go on sharing the rest.

@@ -226,17 +226,6 @@ fn decode(dev: u32) -> u64 {
     nix::sys::stat::makedev(high.into(), low.into())
 }
 
-/// Sets the foreground group of a terminal whose session has it, once there are groups.
-pub(crate) fn set_foreground(
-    record: &[u8],
-    terminal: BorrowedFd<'_>,
-    makers: &mut dyn Makers,
-) -> Result<()> {
-    let state = State::decode(record);
-    let state = state.map_err(|source| Error::Record(Pty::NAME.into(), Some(source)))?;
-    state.set_foreground(terminal, makers)
-}
-
 /// Bytes under way, unless there are too many to be looked at.
 fn keep_bytes(
     with: &mut Collect<'_>,

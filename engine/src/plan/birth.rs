@@ -13,6 +13,7 @@ use crate::object::Place;
 
 /// How a process comes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of clone(2)")]
 pub struct Birth {
     /// Its number.
     pub pid: Pid,
@@ -208,7 +209,7 @@ impl Births<'_> {
             match (own || c.session == process.session, leads) {
                 (true, _) => after.push(child),
                 (false, true) if self.inherited_session(pid) == Some(c.session) => {
-                    before.push(child)
+                    before.push(child);
                 }
                 _ => self.stray(pid, child, c.session),
             }
@@ -219,8 +220,10 @@ impl Births<'_> {
         let map = Step::Map { space: process.space, pid, over };
         let mut map = (!birth.shares_space).then_some(map);
         self.children(&early, pid, over);
-        if !early_copies.is_empty() {
-            map.take().map(|map| self.step(map));
+        if !early_copies.is_empty()
+            && let Some(map) = map.take()
+        {
+            self.step(map)
         }
         self.children(&early_copies, pid, Some(pid));
         if leads {
@@ -229,7 +232,9 @@ impl Births<'_> {
         }
         let content = if map.is_some() { over } else { Some(pid) };
         self.children(&late, pid, content);
-        map.take().map(|map| self.step(map));
+        if let Some(map) = map.take() {
+            self.step(map)
+        }
         self.children(&late_copies, pid, Some(pid));
     }
 

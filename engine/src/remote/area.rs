@@ -50,9 +50,9 @@ impl Request {
 
     /// As it lies in an area.
     pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
-        let [a, b, c, d, e, f] = self.args;
-        let (number, result) = (self.number.cast_unsigned(), self.result.cast_unsigned());
-        let words = [number, a, b, c, d, e, f, result, self.store, self.flags, self.child];
+        let (number, result) = ([self.number.cast_unsigned()], self.result.cast_unsigned());
+        let rest = [result, self.store, self.flags, self.child];
+        let words = number.into_iter().chain(self.args).chain(rest);
         let mut bytes = [0; Self::BYTES];
         for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
             *place = word.to_ne_bytes();

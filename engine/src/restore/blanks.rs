@@ -139,7 +139,7 @@ impl Blanks {
             (birth.shares_space, libc::CLONE_VM),
             (birth.shares_fs, libc::CLONE_FS),
         ] {
-            flags |= if set { flag as u64 } else { 0 };
+            flags |= if set { u64::from(flag.cast_unsigned()) } else { 0 };
         }
         let exit_signal = if birth.sibling { 0 } else { birth.exit_signal.unsigned_abs().into() };
         let blank =
@@ -162,7 +162,12 @@ impl Blanks {
             for tid in some {
                 expected.push(self.expect(pid, *tid, leader.content, Vec::new())?);
             }
-            self.clone_in(&leader, &expected.iter().collect::<Vec<_>>(), flags as u64, 0)?;
+            self.clone_in(
+                &leader,
+                &expected.iter().collect::<Vec<_>>(),
+                u64::from(flags.cast_unsigned()),
+                0,
+            )?;
             for blank in expected {
                 self.wait(&blank)?;
                 self.all.insert(blank.tid, blank);
@@ -254,9 +259,12 @@ pub(super) struct Loan<'a> {
     block: BlockRef<'a>,
 }
 
+/// A call as it lies in the block, and where its answers will be.
+type LaidOut = (Slot, Vec<(usize, usize)>);
+
 impl Loan<'_> {
     /// Lays out as many calls as fit; how many.
-    fn lay_out(&self, calls: &[Call]) -> Result<Vec<(Slot, Vec<(usize, usize)>)>> {
+    fn lay_out(&self, calls: &[Call]) -> Result<Vec<LaidOut>> {
         let (mut at, mut slots) = (0, Vec::new());
         for call in calls.iter().take(SLOTS) {
             let need: usize = call.args.iter().map(room).sum();

@@ -1,11 +1,12 @@
 //! Monotonic and boot time go on where the image left them: in a time namespace of the tree's own.
 //!
 //! Its offsets count from the host's clocks, and can be set until somebody is born into it: so before
-//! the first blank. Kernel: time_namespaces(7), since 5.6.
+//! the first blank. Kernel: `time_namespaces(7)`, since 5.6.
 use nix::libc::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLONE_NEWTIME};
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
+use std::fmt::Write as _;
 
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::inventory::Clocks;
@@ -29,7 +30,7 @@ pub(super) fn go_on(clocks: Clocks) -> Result<()> {
         let damaged = || Error::Record("timens_offsets".into(), None);
         let offset = offset(&text, name).ok_or_else(damaged)? + then - now;
         let (seconds, rest) = (offset.div_euclid(SECOND), offset.rem_euclid(SECOND));
-        lines.push_str(&format!("{name} {seconds} {rest}\n"));
+        let _ = writeln!(lines, "{name} {seconds} {rest}");
     }
     std::fs::write(&path, lines).map_err(kernel_io("write"))
 }

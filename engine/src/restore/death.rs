@@ -2,7 +2,7 @@
 //!
 //! A parent that blocks `SIGCHLD` gets it from us a second time; it is taken away again, for what it
 //! had pending is an attribute of its own. A core flag is not made: that takes a core file.
-//! Kernel: wait(2), exit_group(2).
+//! Kernel: wait(2), `exit_group(2)`.
 use nix::libc;
 
 use super::Restorer;

@@ -19,7 +19,7 @@ pub(super) fn find(mut used: Vec<(u64, u64)>, len: u64) -> Result<u64> {
         at = at.max((end + GUARD + 0xfff) & !0xfff);
     }
     let fits = at + len <= TOP;
-    fits.then_some(at).ok_or_else(|| Error::Kernel("mmap", nix::errno::Errno::ENOMEM))
+    fits.then_some(at).ok_or(Error::Kernel("mmap", nix::errno::Errno::ENOMEM))
 }
 
 /// All that is mapped in the image. The heap may grow to its next neighbour, but not while we are

@@ -199,7 +199,7 @@ impl Restorer<'_> {
             PR_SET_MM.into(),
             PR_SET_MM_MAP.into(),
             Arg::In(bytes),
-            (size as i64).into(),
+            i64::try_from(size).unwrap_or_default().into(),
             0.into(),
         ];
         batch.call("prctl", libc::SYS_prctl, args);

@@ -3,7 +3,7 @@
 //! All threads go to the gate and are stopped there. Then they are spared: from here on they would
 //! outlive us, but at the gate they wait for one word only for a moment, and end. One store opens
 //! it: whoever is let go from then on, by us or by our death, ends in the program. Left alone, a
-//! thread loads everything from its frame (rt_sigreturn(2)), and the area stays mapped; with us, the
+//! thread loads everything from its frame (`rt_sigreturn(2)`), and the area stays mapped; with us, the
 //! registers are set from here and the area is unmapped by an instruction of the vdso.
 //! Kernel: ptrace(2), signal(7).
 use nix::libc;
@@ -108,7 +108,9 @@ impl Restorer<'_> {
                 let mut config = vec![0u8; 64];
                 // `struct tileconfig`, palette 1: tile 0 has rows of 64 bytes, 16 of them.
                 for (at, value) in [(0, 1), (16, 64), (48, 16)] {
-                    config.get_mut(at).map(|byte| *byte = value);
+                    if let Some(byte) = config.get_mut(at) {
+                        *byte = value;
+                    }
                 }
                 batch.call("ldtilecfg", blank::TILES, [Arg::In(config)]);
             }
@@ -194,7 +196,9 @@ impl Restorer<'_> {
         let (base, len) = (self.blanks.area.address(), self.blanks.area.len() as u64);
         let changes = [(RAX, call), (RDI, base), (RSI, len), (ORIG_RAX, u64::MAX), (RIP, at)];
         for (word, value) in changes {
-            registers.0.get_mut(word).map(|word| *word = value);
+            if let Some(word) = registers.0.get_mut(word) {
+                *word = value;
+            }
         }
         hold::set_registers(pid.0, &registers).map_err(died("ptrace", pid))?;
         hold::to_call(pid.0).map_err(died("ptrace", pid))?;
@@ -214,6 +218,8 @@ impl Restorer<'_> {
 /// No call is under way, so none is to be restarted.
 fn settled(registers: &Registers) -> Registers {
     let mut registers = *registers;
-    registers.0.get_mut(ORIG_RAX).map(|word| *word = u64::MAX);
+    if let Some(word) = registers.0.get_mut(ORIG_RAX) {
+        *word = u64::MAX;
+    }
     registers
 }

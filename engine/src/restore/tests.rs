@@ -371,7 +371,7 @@ fn counts_on(name: &str, source: &str, compiler: &[&str]) -> (Pid, Image) {
     let image = save(pid);
     assert!(child.wait().is_err(), "it has been reaped");
     let before = numbers(&log).len();
-    println!("saved {pid} {}", log.display());
+    eprintln!("saved {pid} {}", log.display());
     crate::fault::arm_from_environment();
     let start = std::time::Instant::now();
     let restored = restore(&image, &options()).unwrap();

@@ -57,14 +57,10 @@ pub(crate) fn write_mapped(file: BorrowedFd<'_>, at: u64, bytes: &[u8], page: u6
     // SAFETY: no address is asked for, so the area is a new one and touches nothing that exists.
     let area = unsafe { mmap(None, len, prot, MapFlags::MAP_SHARED, file, offset) }?;
     let mapping = Mapping(area, len.get());
-    // SAFETY: `skip + bytes.len()` is at most `len`, the length of the area, which is writable; the
-    // area is new, so it cannot overlap `bytes`.
-    unsafe {
-        mapping
-            .0
-            .cast::<u8>()
-            .add(skip)
-            .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
-    }
+    // SAFETY: `skip` is less than `len`, the length of the area.
+    let place = unsafe { mapping.0.cast::<u8>().add(skip) };
+    // SAFETY: `skip + bytes.len()` is at most `len`, and the area is writable; it is new, so it cannot
+    // overlap `bytes`.
+    unsafe { place.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
     Ok(())
 }

@@ -92,37 +92,31 @@ impl Area {
 
     fn word(&self, offset: usize) -> &AtomicU32 {
         debug_assert!(offset + 4 <= self.len);
-        // SAFETY: `offset` is one of this file's own, within the mapping and a multiple of four;
-        // the mapping lives as long as `self`, and others change the word by atomic means only.
-        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) }
+        // SAFETY: `offset` is one of this file's own, within the mapping.
+        let place = unsafe { self.base.as_ptr().add(offset) };
+        // SAFETY: `offset` is a multiple of four; the mapping lives as long as `self`, and others
+        // change the word by atomic means only.
+        unsafe { AtomicU32::from_ptr(place.cast()) }
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let end = offset.checked_add(bytes.len()).filter(|end| *end <= self.len);
         end.ok_or(Errno::EMSGSIZE)?;
+        // SAFETY: `offset` is within the mapping: just checked.
+        let place = unsafe { self.base.as_ptr().add(offset) };
         // SAFETY: source and destination are valid for the length (just checked) and do not
         // overlap; no reference into the area exists but to atomics, and whoever shares it waits.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                bytes.as_ptr(),
-                self.base.as_ptr().add(offset),
-                bytes.len(),
-            )
-        };
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
         Ok(())
     }
 
     fn read(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
         let end = offset.checked_add(bytes.len()).filter(|end| *end <= self.len);
         end.ok_or(Errno::EMSGSIZE)?;
+        // SAFETY: `offset` is within the mapping: just checked.
+        let place = unsafe { self.base.as_ptr().add(offset) };
         // SAFETY: likewise.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                self.base.as_ptr().add(offset),
-                bytes.as_mut_ptr(),
-                bytes.len(),
-            )
-        };
+        unsafe { std::ptr::copy_nonoverlapping(place, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
 }

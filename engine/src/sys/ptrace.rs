@@ -21,7 +21,6 @@ mod request {
     pub(super) const SETREGSET: i64 = 0x4205;
     pub(super) const SEIZE: i64 = 0x4206;
     pub(super) const INTERRUPT: i64 = 0x4207;
-    pub(super) const LISTEN: i64 = 0x4208;
     pub(super) const GETSIGMASK: i64 = 0x420a;
     pub(super) const SETSIGMASK: i64 = 0x420b;
     /// Since 5.13.
@@ -101,11 +100,6 @@ pub(crate) fn resume_to_syscall(tid: i32) -> Result<()> {
     plain(request::SYSCALL, tid, 0)
 }
 
-/// Lets a group-stopped task stay stopped, and wakes us when that ends.
-pub(crate) fn listen(tid: i32) -> Result<()> {
-    plain(request::LISTEN, tid, 0)
-}
-
 /// Lets it go, with this signal from a signal-delivery-stop (or none: 0).
 pub(crate) fn detach(tid: i32, deliver: i32) -> Result<()> {
     plain(request::DETACH, tid, signal(deliver))
@@ -151,13 +145,6 @@ pub(crate) fn xstate(tid: i32) -> Result<Vec<u8>> {
     ptrace(request::GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast())?;
     area.truncate(vector.iov_len);
     Ok(area)
-}
-
-/// Puts a raw xsave area back.
-pub(crate) fn set_xstate(tid: i32, area: &[u8]) -> Result<()> {
-    let mut area = area.to_vec();
-    let mut vector = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: area.len() };
-    ptrace(request::SETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast()).map(drop)
 }
 
 /// Its signal mask: the one it will have again when the present call is over.

@@ -1,7 +1,7 @@
 //! Relative timeouts, kept across snapshots.
 //!
 //! A thread that sleeps with a relative timeout has a stub (`arch`) beside the cave, which says until
-//! when. Where the kernel forgets how long the thread has slept (epoll_wait(2) and its like answer EINTR),
+//! when. Where the kernel forgets how long the thread has slept (`epoll_wait(2)` and its like answer EINTR),
 //! the thread waits the rest in the stub itself. Where the kernel remembers (`restart_block`), it goes on
 //! by the kernel's own means, and the stub is for the image, in which `restart_block` does not travel: the
 //! restored thread starts in its stub, for the bytes behind the vdso are part of the image.

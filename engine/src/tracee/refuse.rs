@@ -2,6 +2,7 @@
 use super::procfs::{Stat, Status};
 use crate::error::{Cause, Error, Obstacle};
 use crate::inventory::{Pid, Tid};
+use std::fmt::Write as _;
 
 pub(super) const TRACED: Cause = Cause {
     code: "busy:traced",
@@ -60,10 +61,11 @@ pub(super) fn refused(pid: Pid, tid: Tid, cause: Cause) -> Error {
     let mut object = format!("thread {tid} ({})", status.name());
     if cause == TRACED {
         let tracer = status.number("TracerPid").unwrap_or_default();
-        object += &format!(", traced by {tracer} ({})", Status::of(Tid(tracer)).name());
+        let name = Status::of(Tid(tracer)).name().to_owned();
+        let _ = write!(object, ", traced by {tracer} ({name})");
     }
     if cause == TIMEOUT {
-        object += &format!(", in state {}", Stat::of(tid).state());
+        let _ = write!(object, ", in state {}", Stat::of(tid).state());
     }
     Error::Refused(vec![Obstacle { pid: Some(pid), object, cause }])
 }

@@ -52,7 +52,7 @@ impl Site {
         let step = stub::BYTES as u64;
         let first = (self.cave + cave().bytes.len() as u64).next_multiple_of(step);
         let end = (self.cave & !(PAGE - 1)) + PAGE;
-        (first..end - step + 1).step_by(stub::BYTES)
+        (first..=(end - step)).step_by(stub::BYTES)
     }
 
     /// A signal that ends batches of a thread with this mask, unless the program catches them all.

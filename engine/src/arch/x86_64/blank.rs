@@ -3,7 +3,7 @@
 //!
 //! It uses no stack and no thread pointer, so that it outlives the unmapping of everything else. It
 //! ends by itself when the coordinator is gone: a blank left alone would hold its number for ever.
-//! Kernel: futex(2), clone3(2), rt_sigreturn(2). Deliberately absent: decisions.
+//! Kernel: futex(2), clone3(2), `rt_sigreturn(2)`. Deliberately absent: decisions.
 //!
 //! In a block, `rbx` is its address, `r14` the call at hand, `r13` how many are left.
 use std::arch::{asm, global_asm};
@@ -21,7 +21,7 @@ pub(crate) const COPY: i64 = -1;
 /// with the configuration at `args[0]`; needs permission (`ARCH_REQ_XCOMP_PERM`).
 pub(crate) const TILES: i64 = -2;
 /// Instead of a call's number, the last of its batch: on to the gate. `args[0]` is the address of
-/// the common word, `args[1]` the stack pointer at which rt_sigreturn(2) finds the thread's frame.
+/// the common word, `args[1]` the stack pointer at which `rt_sigreturn(2)` finds the thread's frame.
 pub(crate) const GATE: i64 = -3;
 
 /// [`Block::state`]: nothing to do, or all done.

@@ -55,20 +55,14 @@ pub(crate) struct Cave {
     pub(crate) bytes: &'static [u8],
     /// A loan begins here.
     pub(crate) enter: u64,
-    /// Performs the requests of the control block in r12.
-    pub(crate) agent: u64,
     /// Behind the last call before the marker.
     pub(crate) told: u64,
     /// A loan ends here.
     pub(crate) finish: u64,
-    /// The way home.
-    pub(crate) leave: u64,
     /// The context.
     pub(crate) context: usize,
 }
 
-/// How every cave of this version begins.
-pub(crate) const MAGIC: &[u8; 16] = b"snapd cave v1\n\0\0";
 /// How every cave of any version begins.
 pub(crate) const MAGIC_ANY: &[u8; 12] = b"snapd cave v";
 
@@ -84,10 +78,8 @@ pub(crate) fn cave() -> Cave {
     Cave {
         bytes,
         enter: label(&raw const snapd_cave_enter),
-        agent: label(&raw const snapd_cave_agent),
         told: label(&raw const snapd_cave_told),
         finish: label(&raw const snapd_cave_finish),
-        leave: label(&raw const snapd_cave_leave),
         context: offset(&raw const snapd_cave_context),
     }
 }

@@ -1,4 +1,4 @@
-//! The frame from which rt_sigreturn(2) loads everything a thread has in its registers.
+//! The frame from which `rt_sigreturn(2)` loads everything a thread has in its registers.
 //!
 //! Kernel: `arch/x86/kernel/signal_64.c`, `arch/x86/include/uapi/asm/sigcontext.h`. The segment
 //! bases are not part of it: they are set before.
@@ -18,11 +18,6 @@ const SOFTWARE: usize = 464;
 const HEADER: usize = 512;
 /// Bytes before the xsave area: frame, signal information, alignment.
 const HEAD: usize = 576;
-
-/// Room that a frame for this many bytes of xsave area needs.
-pub(crate) const fn room(xstate: usize) -> usize {
-    HEAD + xstate + 64
-}
 
 /// The bytes of a frame at `address`, a multiple of 64; `xfeatures` are all that the processor has.
 pub(crate) fn build(

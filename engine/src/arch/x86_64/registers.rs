@@ -44,7 +44,7 @@ pub(crate) enum Interrupted {
     No,
     /// The kernel will make this call again.
     Again(i64),
-    /// The kernel will go on with it by restart_syscall(2): what is left is in `restart_block`.
+    /// The kernel will go on with it by `restart_syscall(2)`: what is left is in `restart_block`.
     Resumes(i64),
     /// The call says EINTR merely because we stopped the thread (signal(7), "Interruption of system
     /// calls and library functions by stop signals", and what that list lacks).

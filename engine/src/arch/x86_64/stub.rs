@@ -1,6 +1,6 @@
 //! A stub: makes a call with a shorter timeout, then puts the register back that said so.
 //!
-//! A thread that we interrupted in epoll_wait(2) and its like would wait its whole timeout anew. It waits
+//! A thread that we interrupted in `epoll_wait(2)` and its like would wait its whole timeout anew. It waits
 //! the rest in a stub instead, beside the cave. System calls keep all registers but rax, rcx and r11, so
 //! when it leaves, everything is as the program expects. The stub says until when, for the next tracer.
 use crate::thread::Registers;
