@@ -85,4 +85,14 @@ mod tests {
         File::from(opened[0].try_clone().unwrap()).read_exact_at(&mut room, 70_000).unwrap();
         assert_eq!(&room, b"here");
     }
+
+    /// Opened through `map_files` by the program itself, which cut it to an odd size, or to nothing.
+    #[test]
+    fn one_that_was_cut() {
+        for size in [0, 5, 4097] {
+            let ours = anonymous::shared_memory(size, 0).unwrap();
+            let (state, _) = Bench::default().round_trip::<Shmem>(&[ours]);
+            assert_eq!(state.size, size as u64);
+        }
+    }
 }

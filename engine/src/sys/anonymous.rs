@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use nix::sys::stat::Mode;
+use nix::unistd::ftruncate;
 
 /// `MAP_HUGE_SHIFT` of `include/uapi/asm-generic/hugetlb_encode.h`.
 const HUGE_SHIFT: u32 = 26;
@@ -29,8 +30,18 @@ impl Drop for Mapping {
 }
 
 /// The inode under a mapping `MAP_SHARED | MAP_ANONYMOUS` of `size` bytes; of huge pages of
-/// `2^huge` bytes, if that is not zero.
+/// `2^huge` bytes, if that is not zero. Whoever has opened one may have cut it to any size since.
 pub(crate) fn shared_memory(size: usize, huge: u32) -> Result<OwnedFd> {
+    let page = 1usize.checked_shl(huge.max(12)).ok_or(Errno::EINVAL)?;
+    let whole = size.max(1).checked_next_multiple_of(page).ok_or(Errno::EFBIG)?;
+    let made = map_and_open(whole, huge)?;
+    if whole != size {
+        ftruncate(&made, size.try_into().map_err(|_| Errno::EFBIG)?)?;
+    }
+    Ok(made)
+}
+
+fn map_and_open(size: usize, huge: u32) -> Result<OwnedFd> {
     let size = NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
     let mut flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
     if huge != 0 {
