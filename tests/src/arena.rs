@@ -18,6 +18,14 @@ use crate::Lab;
 /// Names the folder of the trial to the test inside.
 const FOLDER: &str = "SNAPD_LAB";
 
+/// What whoever runs the tests left open is no part of a trial: in a subject, the other end of such
+/// a pipe would be outside the tree, and every dump refused.
+const CLOSE_INHERITED: &str = r#"for fd in /proc/$$/fd/*; do
+    n=${fd##*/}
+    if [ "$n" -gt 2 ] && [ "$n" != 255 ]; then eval "exec $n>&-"; fi
+done
+exec "$@""#;
+
 /// Whether other trials may run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crowd {
@@ -77,7 +85,8 @@ fn spawn(name: &str, folder: &Path, output: &Path) -> Child {
     let test = name.split_once("::").map_or(name, |(_crate, test)| test);
     let out = File::create(output).expect("the output's file");
     let err = out.try_clone().expect("a second descriptor");
-    Command::new("unshare")
+    Command::new("bash")
+        .args(["-c", CLOSE_INHERITED, "bash", "unshare"])
         .args(["--pid", "--mount", "--ipc", "--fork", "--mount-proc", "--kill-child", "--"])
         .arg(std::env::current_exe().expect("our own path"))
         .args([test, "--exact", "--nocapture", "--test-threads=1", "--include-ignored"])

@@ -27,7 +27,6 @@ const STATUS: &[&str] = &[
     "PPid",
     "Uid",
     "Gid",
-    "FDSize",
     "Groups",
     "NStgid",
     "NSpgid",

@@ -1,5 +1,5 @@
 // cc: gcc -O1 -g -Wall
-// Kinds: unix, tcp, udp, socket
+// Kinds: unix, inet
 // Sockets that listen or are not connected: TCP, UDP and Unix, with their addresses and options, and a
 // connection by name inside the tree.
 #include "subject.h"
