@@ -7,7 +7,7 @@
 //!
 //! Kernel: `kernel/pid_namespace.c` (PID 1's death is everyone's; only signals it handles reach it
 //! from inside), `drivers/tty/tty_jobctrl.c` (it leads the session, so that the first process has a
-//! foreground group that is not orphaned and `^Z` works), time_namespaces(7).
+//! foreground group that is not orphaned and `^Z` works), `time_namespaces(7)`.
 //!
 //! Deliberately absent: decisions. Whether to restore, when to checkpoint, what a crash is: the
 //! keeper's.

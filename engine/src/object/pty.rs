@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc::{self, FIONREAD, POLLHUP, TIOCSCTTY, TIOCSPGRP};
 use nix::sys::stat::{Mode, fstat, major, minor, stat};
-use prost::Message;
 
 use super::socket::makers;
 use super::{

@@ -13,7 +13,6 @@ use crate::object::Place;
 
 /// How a process comes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of clone(2)")]
 pub struct Birth {
     /// Its number.
     pub pid: Pid,

@@ -93,7 +93,7 @@ impl Blanks {
         parentage: Parentage,
         special: &SpecialPlaces,
     ) -> Result<()> {
-        let blank = self.expect(birth.pid, Tid(birth.pid.0), Content::Ours, special.clone())?;
+        let blank = self.await_one(birth.pid, Tid(birth.pid.0), Content::Ours, special.clone())?;
         let adopted = parentage == Parentage::Sibling;
         let set_tid = [birth.pid.0];
         let args = CloneArgs {
@@ -143,7 +143,7 @@ impl Blanks {
         }
         let exit_signal = if birth.sibling { 0 } else { birth.exit_signal.unsigned_abs().into() };
         let blank =
-            self.expect(birth.pid, Tid(birth.pid.0), made_by.content, made_by.special.clone())?;
+            self.await_one(birth.pid, Tid(birth.pid.0), made_by.content, made_by.special.clone())?;
         self.clone_in(&made_by, &[&blank], flags, exit_signal)?;
         self.arrived(Blank { maker: Some(maker), ..blank })
     }
@@ -160,7 +160,7 @@ impl Blanks {
         for some in tids.chunks(SLOTS) {
             let mut expected = Vec::new();
             for tid in some {
-                expected.push(self.expect(pid, *tid, leader.content, Vec::new())?);
+                expected.push(self.await_one(pid, *tid, leader.content, Vec::new())?);
             }
             self.clone_in(
                 &leader,
@@ -176,7 +176,7 @@ impl Blanks {
         Ok(())
     }
 
-    fn expect(
+    fn await_one(
         &mut self,
         pid: Pid,
         tid: Tid,

@@ -74,7 +74,6 @@ pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a freeze has a deadline of real time")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -84,7 +84,8 @@ fn take_streams() -> Result<Vec<OwnedFd>> {
     let null = File::options().read(true).write(true).open("/dev/null").map_err(cannot(say))?;
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let ours = [input.as_fd(), output.as_fd(), error.as_fd()];
-    let ours: std::io::Result<Vec<_>> = ours.iter().map(|fd| fd.try_clone_to_owned()).collect();
+    let ours: std::io::Result<Vec<_>> =
+        ours.iter().map(std::os::fd::BorrowedFd::try_clone_to_owned).collect();
     let ours = ours.map_err(cannot(say))?;
     unistd::dup2_stdin(&null).map_err(cannot(say))?;
     unistd::dup2_stdout(&null).map_err(cannot(say))?;

@@ -227,10 +227,10 @@ impl Shim {
     fn adopt(&mut self, first: Pid) {
         self.streams.hand_over();
         let ended = self.children.adopt(first);
-        if let (Some(terminal), Ok(group)) = (&self.streams.terminal, getpgid(Some(first))) {
-            if terminal.foreground().is_none() {
-                terminal.set_foreground(group);
-            }
+        if let (Some(terminal), Ok(group)) = (&self.streams.terminal, getpgid(Some(first)))
+            && terminal.foreground().is_none()
+        {
+            terminal.set_foreground(group);
         }
         self.announce(&from_shim::Of::Status(self.status()));
         drop(ended.map(|ended| self.first_ended(ended)));

@@ -16,6 +16,7 @@ use nix::libc;
 /// is its stack pointer.
 pub(crate) const CLONES: u64 = 1;
 /// Instead of a call's number: copies `args[2]` bytes from `args[1]` to `args[0]`.
+#[allow(dead_code, reason = "half of what the assembler knows")]
 pub(crate) const COPY: i64 = -1;
 /// Instead of a call's number: makes the thread's tile registers its own (`LDTILECFG`, `TILEZERO`)
 /// with the configuration at `args[0]`; needs permission (`ARCH_REQ_XCOMP_PERM`).
@@ -34,6 +35,7 @@ pub(crate) const SHUT: u32 = 0;
 /// The word at the gate: everybody goes.
 pub(crate) const OPEN: u32 = 1;
 /// The word at the gate: nobody goes; all end.
+#[allow(dead_code, reason = "written by the assembler")]
 pub(crate) const GIVEN_UP: u32 = 2;
 
 /// How a block of shared memory begins; the slots of a batch follow.
@@ -193,7 +195,6 @@ pub(crate) fn code() -> &'static [u8] {
 /// `struct clone_args` (`include/uapi/linux/sched.h`, up to `set_tid_size`: 80 bytes, since 5.5).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
-#[expect(missing_docs, reason = "the names are the kernel's")]
 pub(crate) struct CloneArgs {
     pub flags: u64,
     pub pidfd: u64,

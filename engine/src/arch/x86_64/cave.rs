@@ -40,10 +40,8 @@ global_asm!(
 unsafe extern "C" {
     static snapd_cave: u8;
     static snapd_cave_enter: u8;
-    static snapd_cave_agent: u8;
     static snapd_cave_told: u8;
     static snapd_cave_finish: u8;
-    static snapd_cave_leave: u8;
     static snapd_cave_context: u8;
     static snapd_cave_end: u8;
 }
@@ -63,6 +61,9 @@ pub(crate) struct Cave {
     pub(crate) context: usize,
 }
 
+/// How every cave of this version begins.
+#[cfg(test)]
+pub(crate) const MAGIC: &[u8; 16] = b"snapd cave v1\n\0\0";
 /// How every cave of any version begins.
 pub(crate) const MAGIC_ANY: &[u8; 12] = b"snapd cave v";
 

@@ -94,10 +94,8 @@ impl Through {
     fn new(original: OwnedFd) -> Self {
         let path = format!("/proc/self/fd/{}", number(&original));
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let is_socket = matches!(
-            nix::sys::socket::getsockopt(&original, nix::sys::socket::sockopt::SockType),
-            Ok(_)
-        );
+        let is_socket =
+            nix::sys::socket::getsockopt(&original, nix::sys::socket::sockopt::SockType).is_ok();
         // An open file of our own has flags of its own. A socket has none; where it fails, short
         // writes must do.
         let own = if is_socket { None } else { open(path.as_str(), flags, Mode::empty()).ok() };
