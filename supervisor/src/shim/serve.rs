@@ -206,7 +206,7 @@ impl Shim {
                 self.show(written);
                 self.tell(from, from_shim::Of::Settled(settled));
             }
-            to_shim::Of::Adopt(first) => self.adopt(Pid::from_raw(first)),
+            to_shim::Of::Adopt(first) => self.adopt(from, Pid::from_raw(first)),
             to_shim::Of::Configure(_) => return Err(Error::Lost("a confused client")),
         }
         Ok(())
@@ -224,7 +224,7 @@ impl Shim {
     }
 
     /// Someone brought the tree back: as if we had started it.
-    fn adopt(&mut self, first: Pid) {
+    fn adopt(&mut self, worker: u32, first: Pid) {
         self.streams.hand_over();
         let ended = self.children.adopt(first);
         if let (Some(terminal), Ok(group)) = (&self.streams.terminal, getpgid(Some(first)))
@@ -232,6 +232,7 @@ impl Shim {
         {
             terminal.set_foreground(group);
         }
+        self.tell(worker, from_shim::Of::Status(self.status()));
         self.announce(&from_shim::Of::Status(self.status()));
         drop(ended.map(|ended| self.first_ended(ended)));
     }
