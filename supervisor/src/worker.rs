@@ -5,6 +5,7 @@
 //! program is unharmed, a half-made restore is gone. It speaks to the keeper, who waits for the
 //! result, and to the shim, which holds the standard streams.
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use engine::external::External;
 use engine::inventory::Pid;
 use engine::passing;
+use nix::sched::{CloneFlags, setns};
 
 use crate::bridge;
 use crate::error::{Error, Result, cannot};
@@ -25,6 +27,8 @@ use crate::wire::{
 /// Where the shim has put our connections.
 const TO_KEEPER: i32 = 3;
 const TO_SHIM: i32 = 4;
+/// `include/uapi/linux/sched.h`, since 5.6; nix lacks it.
+const CLONE_NEWTIME: i32 = 0x80;
 /// How long freezing may take when obstacles are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -52,7 +56,8 @@ fn perform(
             from_worker::Of::Brought(self::bring(shim, &bring, externals)?)
         }
         to_worker::Of::Look(_) => {
-            let obstacles = bridge::inspect(&roots()?, externals, LOOK)?;
+            let roots = join_clocks()?;
+            let obstacles = bridge::inspect(&roots, externals, LOOK)?;
             from_worker::Of::Found(Found { obstacles })
         }
     })
@@ -61,7 +66,8 @@ fn perform(
 fn take(shim: &mut Channel, take: &Take, externals: Vec<External>) -> Result<Taken> {
     let home = Home::open(Path::new(OsStr::from_bytes(&take.dir)))?;
     let mut settle = || settle(shim);
-    bridge::checkpoint(&home, take, &roots()?, externals, &mut settle)
+    let roots = join_clocks()?;
+    bridge::checkpoint(&home, take, &roots, externals, &mut settle)
 }
 
 fn bring(shim: &mut Channel, bring: &Bring, externals: Vec<External>) -> Result<Brought> {
@@ -90,6 +96,18 @@ fn externals(shim: &mut Channel) -> Result<Vec<External>> {
     };
     let with_fd = |key| Some(External { key, fd: shim.take_passed()? });
     Ok(names.keys.into_iter().filter_map(with_fd).collect())
+}
+
+/// Goes into the time namespace of the workload, which a restored one has of its own, so that the
+/// clocks that the image keeps are the workload's. Returns the roots.
+fn join_clocks() -> Result<Vec<Pid>> {
+    let roots = roots()?;
+    if let Some(root) = roots.first() {
+        let say = "join the workload's clocks";
+        let clocks = File::open(format!("/proc/{root}/ns/time")).map_err(cannot(say))?;
+        setns(clocks, CloneFlags::from_bits_retain(CLONE_NEWTIME)).map_err(cannot(say))?;
+    }
+    Ok(roots)
 }
 
 /// All children of the shim but us: the first process and orphans.
