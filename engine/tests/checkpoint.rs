@@ -1,6 +1,7 @@
 //! Whole checkpoints and restores of small programs, through the engine's own entry points.
 //!
 //! One after the other: orphans are reaped without asking whose they are.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;

@@ -1,4 +1,5 @@
 //! Relative timeouts come on time, however often the tree is frozen meanwhile.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;

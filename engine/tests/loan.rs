@@ -1,4 +1,5 @@
 //! Real processes, frozen, lent out and let go: what they do meanwhile, and that they never notice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Trees that change while they are being frozen: by forks, by execs of threads, by vfork.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //!
 //! The tracer is this very test program, run again as `torment`, which freezes, borrows, calls and thaws
 //! for ever. The program is `checker/checker.c`, whose fourteen threads check themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use std::fs::{File, read_dir, read_to_string};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

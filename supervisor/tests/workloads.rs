@@ -2,7 +2,14 @@
 //!
 //! A keeper makes its shim by executing its own program, so this test program is one: with a hidden
 //! command it does that command's work, else it runs the tests, each in a directory of its own.
-#![allow(clippy::print_stdout, clippy::format_collect, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::print_stdout,
+    clippy::format_collect,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

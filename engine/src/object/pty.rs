@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc::{self, FIONREAD, POLLHUP, TIOCSCTTY, TIOCSPGRP};
 use nix::sys::stat::{Mode, fstat, major, minor, stat};
+use prost::Message;
 
 use super::socket::makers;
 use super::{
@@ -223,6 +224,17 @@ fn index_of(rdev: u64) -> Option<u32> {
 fn decode(dev: u32) -> u64 {
     let (high, low) = (dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xfff00);
     nix::sys::stat::makedev(high.into(), low.into())
+}
+
+/// Sets the foreground group of a terminal whose session has it, once there are groups.
+pub(crate) fn set_foreground(
+    record: &[u8],
+    terminal: BorrowedFd<'_>,
+    makers: &mut dyn Makers,
+) -> Result<()> {
+    let state = State::decode(record);
+    let state = state.map_err(|source| Error::Record(Pty::NAME.into(), Some(source)))?;
+    state.set_foreground(terminal, makers)
 }
 
 /// Bytes under way, unless there are too many to be looked at.

@@ -186,7 +186,7 @@ impl Blanks {
         let blank =
             Blank { pid, tid, maker: None, block: self.next, seized: false, content, special };
         self.next += 1;
-        self.block(&blank)?.expect();
+        self.block(&blank)?.arm();
         Ok(blank)
     }
 

@@ -167,7 +167,7 @@ impl BlockRef<'_> {
     }
 
     /// Before the thread is born: it is not yet waiting.
-    pub(crate) fn expect(&self) {
+    pub(crate) fn arm(&self) {
         self.state().store(blank::POSTED, Ordering::SeqCst);
     }
 
