@@ -126,7 +126,7 @@ fn torment() {
     fault::arm_from_environment();
     let mut turn = std::process::id() as usize;
     loop {
-        turn = turn.wrapping_mul(1103515245).wrapping_add(12345);
+        turn = turn.wrapping_mul(1_103_515_245).wrapping_add(12345);
         disturb(pid, |index| (index + turn / 65536).is_multiple_of(4)).unwrap();
         std::thread::sleep(Duration::from_micros((turn / 65536 % 1000) as u64));
     }
