@@ -222,7 +222,7 @@ fn the_catalog_follows_lines_and_remembers() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn any_sparse_stream_comes_back(

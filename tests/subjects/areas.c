@@ -1,4 +1,5 @@
 // cc: gcc -O1 -g -Wall
+// Kinds: shmem
 // Kinds of areas: a huge reservation, a private file mapping with written pages, anonymous shared memory,
 // a growing stack, advice, locked pages, memory without access, and a page at a low, fixed address.
 #include "subject.h"

@@ -1,4 +1,5 @@
 // cc: gcc -O1 -g -Wall
+// Kinds: pty
 // A pseudo-terminal with both ends: its modes, window size, bytes in both directions, and a session whose
 // controlling terminal it is, with a foreground group.
 #include "subject.h"

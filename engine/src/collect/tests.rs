@@ -1,5 +1,5 @@
 use super::*;
-use std::io::Write;
+use std::io::Read;
 
 fn me() -> Pid {
     Pid(std::process::id().cast_signed())
@@ -14,6 +14,13 @@ impl Child {
         command.args(["-c", &format!("{script}; read x")]);
         command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         Self(command.spawn().unwrap())
+    }
+
+    /// Until then it may not have executed its program yet, and hold our descriptors.
+    fn until_ready(&mut self) {
+        let mut word = [0; 5];
+        self.0.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"ready");
     }
 
     fn pid(&self) -> Pid {
@@ -33,9 +40,7 @@ fn shared_open_files_are_found_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().display();
     let mut child = Child::spawn(&format!("exec 5<{path} 6<&5 7<{path}; echo ready"));
-    let mut line = String::new();
-    let mut out = std::io::BufReader::new(child.0.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    child.until_ready();
 
     let mut collector = Collector::new([child.pid()].into(), &[]).unwrap();
     let table = collector.table(child.pid()).unwrap();
@@ -49,7 +54,7 @@ fn shared_open_files_are_found_once() {
 #[test]
 fn a_pipe_held_outside_is_an_obstacle_by_its_name() {
     let mut child = Child::spawn("echo ready");
-    child.0.stdin.as_mut().unwrap().write_all(b"").unwrap();
+    child.until_ready();
     let mut collector = Collector::new([child.pid()].into(), &[]).unwrap();
     collector.table(child.pid()).unwrap();
     let mut obstacles = Vec::new();

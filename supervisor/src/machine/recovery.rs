@@ -1,9 +1,9 @@
 //! After a crash: which snapshot, after which pause, or none any more.
 //!
-//! The newest snapshot of the current line; a crash within [`SOON`] of coming back goes one further
-//! back, at most [`MOST_BACK`]; then fresh, once; then it has failed. Snapshots taken since the
-//! workload last came back count only once it has lived [`SOON`] beyond that, for they may hold what
-//! makes it crash. [`QUIET`] of running ends the episode. Pauses double; too many restarts in the
+//! The newest snapshot of the current line; a crash within `SOON` of coming back goes one further
+//! back, at most `MOST_BACK`; then fresh, once; then it has failed. Snapshots taken since the
+//! workload last came back count only once it has lived `SOON` beyond that, for they may hold what
+//! makes it crash. `QUIET` of running ends the episode. Pauses double; too many restarts in the
 //! window are a failure too.
 use std::time::Duration;
 
