@@ -1,5 +1,6 @@
 //! The effects around the machine.
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, Instant};
 
@@ -286,17 +287,21 @@ impl Shell {
             let event = serde_json::json!({
                 "at": at, "name": name, "kind": word, "seq": seq, "reason": reason, "detail": null,
             });
-            eprintln!("{event}");
+            let _ = writeln!(std::io::stderr(), "{event}");
             return;
         }
         let line_end = if self.terminal.is_some() { "\r\n" } else { "\n" };
         let of = seq.map(|seq| format!("@{seq}")).unwrap_or_default();
         match kind {
-            Kind::Restored => eprint!("snapd: {name} was restored from {name}{of}{line_end}"),
-            Kind::RolledBack => eprint!("snapd: {name} was rolled back to {name}{of}{line_end}"),
-            Kind::StartedFresh => eprint!("snapd: {name} was started afresh: {reason}{line_end}"),
+            Kind::Restored => say(&format!("snapd: {name} was restored from {name}{of}{line_end}")),
+            Kind::RolledBack => {
+                say(&format!("snapd: {name} was rolled back to {name}{of}{line_end}"))
+            }
+            Kind::StartedFresh => {
+                say(&format!("snapd: {name} was started afresh: {reason}{line_end}"))
+            }
             Kind::Failed | Kind::RestoreFailed => {
-                eprint!("snapd: {name}{of}: {}: {reason}{line_end}", kind.word());
+                say(&format!("snapd: {name}{of}: {}: {reason}{line_end}", kind.word()));
             }
             _ => {}
         }
@@ -495,4 +500,9 @@ fn ancestors() -> Vec<i32> {
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// One line for whoever is at the terminal; that nobody reads it is no failure.
+fn say(text: &str) {
+    drop(std::io::stderr().write_all(text.as_bytes()));
 }
