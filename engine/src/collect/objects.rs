@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 #[cfg(test)]
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 use super::Collected;
 use super::ranked::Ranked;
@@ -152,7 +153,7 @@ impl Drafts<'_> {
             info.append(fields);
         }
         let external = parts.iter().find_map(|part| part.external.clone());
-        let sockets = self.registry.sockets.clone();
+        let sockets = Rc::clone(&self.registry.sockets);
         let files: Vec<_> = parts.iter().map(Part::handed_out).collect::<Result<_>>()?;
         self.bulk.bytes.retain(|(of, _), _| *of != object);
         let mut tree = Tree {
@@ -263,7 +264,7 @@ impl References for Tree<'_> {
     }
 }
 
-/// Names of everything in `drafts` are unique by construction; kept for the tests.
+/// Which kinds were found.
 #[cfg(test)]
 pub(super) fn kinds(collected: &Collected) -> BTreeSet<&str> {
     collected.objects.values().map(|record| record.kind.as_str()).collect()

@@ -1,6 +1,7 @@
 //! Every open file of the tree, once, with our duplicate of it.
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use nix::sys::stat::fstat;
 
@@ -35,7 +36,7 @@ pub(super) struct Registry {
     by_inode: BTreeMap<InodeKey, Ranked<OpenFileId>>,
     externals: BTreeMap<InodeKey, String>,
     /// All Unix sockets there are, asked once.
-    pub(super) sockets: Sockets,
+    pub(super) sockets: Rc<Sockets>,
 }
 
 impl Registry {
@@ -50,7 +51,7 @@ impl Registry {
             found: Vec::new(),
             by_inode: BTreeMap::new(),
             externals: externals.iter().map(key).collect::<Result<_>>()?,
-            sockets: Sockets::dump()?,
+            sockets: Rc::new(Sockets::dump()?),
         })
     }
 
