@@ -24,7 +24,7 @@ use engine::session::{self, Frozen};
 use prost::Message;
 use store::{Meta, NewSnapshot, Store, Tracker, Trigger};
 
-pub use self::direct::{Dump, Undump, dump, undump, wait_for};
+pub use self::direct::{Dump, Undump, check_target, dump, undump, wait_for};
 use self::image::{Sink, Source};
 use crate::definition::Definition;
 use crate::error::{Error, Result};
@@ -165,8 +165,8 @@ fn perform(
 
 fn count(inventory: &Inventory) -> (u64, u64) {
     let processes = inventory.processes.len();
-    let others: usize = inventory.processes.values().map(|process| process.threads.len()).sum();
-    (processes as u64, (processes + others) as u64)
+    let threads: usize = inventory.processes.values().map(|process| process.threads.len()).sum();
+    (processes as u64, threads as u64)
 }
 
 /// The parent's record of files, against which the new one is stored.

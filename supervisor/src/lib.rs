@@ -16,6 +16,7 @@ pub mod keeper;
 pub mod launch;
 pub mod log;
 pub mod machine;
+pub mod query;
 pub mod shim;
 pub mod spool;
 pub mod wire;

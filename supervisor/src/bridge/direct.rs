@@ -118,7 +118,7 @@ fn image_options() -> store::Options {
 }
 
 /// Refuses what is no process, or none that could be held.
-fn check_target(pid: i32) -> Result<()> {
+pub fn check_target(pid: i32) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"));
     let status = status.map_err(|_| Error::Missing(format!("process {pid}")))?;
     if i32::try_from(std::process::id()) == Ok(pid) {

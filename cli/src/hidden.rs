@@ -1,0 +1,25 @@
+//! The entries that are no commands: what snapd starts of itself.
+//!
+//! They are taken before any argument is parsed, for they are on the way of every start and restore.
+use std::process::ExitCode;
+
+use supervisor::{launch, shim, worker};
+
+use crate::exit::{self, Failure};
+
+/// Runs the entry that this process was started for; `None` if it was started by a person.
+pub(crate) fn enter() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    let entry = args.next()?;
+    let outcome = match entry.to_str()? {
+        "__shim" => shim::main().map(|()| 0),
+        "__worker" => worker::main().map(|()| 0),
+        "__keeper" => {
+            let rest: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+            launch::keeper_main(&rest)
+        }
+        _ => return None,
+    };
+    let told = |error| exit::tell(&Failure::Supervisor(error), None);
+    Some(outcome.map_or_else(told, exit::code))
+}
