@@ -63,6 +63,9 @@ const FILES: &[&str] = &[
     "timerslack_ns",
 ];
 
+/// Lines of status that act on nothing any more once a process is a zombie.
+const OF_THE_LIVING: &[&str] = &["SigBlk", "SigIgn", "SigCgt"];
+
 /// Keys of fdinfo that name the kernel's own numbers, or time that passes.
 const FDINFO_LOOSE: &[&str] = &["mnt_id", "ino", "it_value", "Pid", "NSpid", "ticks"];
 
@@ -150,8 +153,9 @@ impl Look {
         for task in tasks.flatten() {
             let tid = task.file_name().to_string_lossy().into_owned();
             let status = read(&task.path().join("status").to_string_lossy());
+            let dead = status.lines().any(|line| line.starts_with("State:\tZ"));
             for (key, value) in status.lines().filter_map(|line| line.split_once(':')) {
-                if STATUS.contains(&key) {
+                if STATUS.contains(&key) && !(dead && OF_THE_LIVING.contains(&key)) {
                     self.note(&format!("{pid}/{tid} status {key}"), value.trim().into());
                 }
             }
@@ -212,16 +216,31 @@ impl Look {
             let link = self.nameless(&link);
             self.note(&format!("{pid} fd {number}"), link);
             let info = read(&format!("/proc/{pid}/fdinfo/{number}"));
-            let kept: Vec<&str> = info.lines().filter(|line| !loose(line)).collect();
+            let kept: Vec<String> =
+                info.lines().filter(|line| !loose(line)).map(|line| self.counted(line)).collect();
             self.note(&format!("{pid} fd {number} info"), kept.join("; "));
         }
     }
 
-    /// `pipe:[4711]` becomes `pipe #2`: the second pipe that was met.
+    /// `pipe:[4711]` becomes `pipe #2`: the second pipe that was met. A file opened by `O_TMPFILE` is
+    /// called by its inode number too.
     fn nameless(&mut self, link: &str) -> String {
-        let Some((kind, _)) = link.split_once(":[") else { return link.into() };
+        let kind = match (link.split_once(":["), link.split_once("/#")) {
+            (Some((kind, _)), _) => kind,
+            (None, Some((folder, number))) if number.ends_with(" (deleted)") => folder,
+            _ => return link.into(),
+        };
         let met = self.names.len();
         self.names.entry(link.into()).or_insert_with(|| format!("{kind} #{met}")).clone()
+    }
+
+    /// An eventfd's number in the kernel likewise: it tells which descriptors share one.
+    fn counted(&mut self, line: &str) -> String {
+        if line.starts_with("eventfd-id:") {
+            self.nameless(&line.replacen(": ", ":[", 1))
+        } else {
+            line.into()
+        }
     }
 
     fn note(&mut self, name: &str, value: String) {

@@ -43,6 +43,9 @@ pub(super) struct State {
     device: u64,
     #[prost(uint64, tag = "8")]
     inode: u64,
+    /// It has had no name yet (`O_TMPFILE`), and may be given one: the flags it was opened by.
+    #[prost(int32, tag = "9")]
+    nameless: i32,
 }
 
 /// A regular file that has a name, as [`crate::files`] wants to know it.
@@ -122,6 +125,7 @@ impl Object for Regular {
         let mut state = State { named, written, ..sized(&stat) };
         if state.named.is_gone() {
             with.keep_file(reopen(any.as_fd(), OFlag::O_RDONLY)?);
+            state.nameless = nameless(with.files.iter().map(|(_, fd)| fd.as_fd()))?;
         } else {
             (state.device, state.inode) = (stat.st_dev, stat.st_ino);
             if !written {
@@ -142,11 +146,15 @@ impl Object for Regular {
     }
 
     fn build(state: &State, with: &mut Build<'_>) -> Result<Ends> {
-        state.named.build(&NAMES, make, |made| {
+        let fill = |made: BorrowedFd<'_>| {
             let file = File::from(reopen(made, OFlag::O_RDWR)?);
             file.set_len(state.size).map_err(kernel_io("ftruncate"))?;
             with.fill(file.as_fd())
-        })
+        };
+        match OFlag::from_bits_retain(state.nameless) {
+            flags if flags.is_empty() => state.named.build(&NAMES, make, fill),
+            flags => state.named.build_nameless(flags, fill),
+        }
     }
 }
 
@@ -179,6 +187,18 @@ fn may_write(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(!flags.contains(OFlag::O_PATH) && flags & OFlag::O_ACCMODE != OFlag::O_RDONLY)
 }
 
+/// By which flags the first of these was opened that was opened by `O_TMPFILE`.
+fn nameless<'a>(files: impl Iterator<Item = BorrowedFd<'a>>) -> Result<i32> {
+    for fd in files {
+        let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(kernel("fcntl"))?;
+        let flags = OFlag::from_bits_retain(flags);
+        if flags.contains(OFlag::O_TMPFILE) {
+            return Ok((flags & (OFlag::O_TMPFILE | OFlag::O_ACCMODE)).bits());
+        }
+    }
+    Ok(0)
+}
+
 fn make(path: &Path) -> nix::Result<()> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(drop::<OwnedFd>)
@@ -188,8 +208,11 @@ fn make(path: &Path) -> nix::Result<()> {
 mod tests {
     use super::super::bench::Bench;
     use super::*;
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    use nix::unistd::linkat;
     use std::fs;
     use std::io::{Seek, SeekFrom, Write};
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{FileExt, MetadataExt};
 
     fn ours(path: &Path) -> File {
@@ -280,7 +303,13 @@ mod tests {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR;
         let file = File::from(open(dir.path(), flags, Mode::S_IRUSR).unwrap());
         file.write_all_at(b"x", 0).unwrap();
-        let (state, _) = Bench::default().round_trip::<Regular>(&[file.into()]);
+        let (state, opened) = Bench::default().round_trip::<Regular>(&[file.into()]);
         assert!(state.named.is_gone());
+        // It may be given a name still: a program that writes first and links then must be able to.
+        let name = dir.path().join("named");
+        let path = format!("/proc/self/fd/{}", opened[0].as_raw_fd());
+        let follow = AtFlags::AT_SYMLINK_FOLLOW;
+        linkat(AT_FDCWD, &*path, AT_FDCWD, &name, follow).unwrap();
+        assert_eq!(fs::read(&name).unwrap(), b"x");
     }
 }

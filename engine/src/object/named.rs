@@ -166,6 +166,24 @@ impl Named {
         Ok(Ends::many(ends))
     }
 
+    /// Likewise, of a file that has had no name yet, and so can be given one.
+    pub(super) fn build_nameless(
+        &self,
+        flags: OFlag,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<Ends> {
+        let Some(name) = self.names.first() else { return Ok(Ends::many(Vec::new())) };
+        let mut scaffold = Scaffold::default();
+        let path = Path::new(&name.path);
+        scaffold.directories_of(path)?;
+        let (folder, mode) = (path.parent().unwrap_or(path), Mode::S_IRUSR | Mode::S_IWUSR);
+        let made = open(folder, flags | OFlag::O_CLOEXEC, mode).map_err(kernel("open"))?;
+        scaffold.remove()?;
+        fill(made.as_fd())?;
+        self.put_back(made.as_fd())?;
+        Ok(Ends::many(vec![(End(name.end), made)]))
+    }
+
     /// Owner, permissions and times of what was made anew.
     pub(super) fn put_back(&self, fd: BorrowedFd<'_>) -> Result<()> {
         self.attributes.as_ref().map_or(Ok(()), |attributes| attributes.apply(fd))
@@ -188,11 +206,7 @@ impl Scaffold {
         source: &mut Option<PathBuf>,
         make: &impl Fn(&Path) -> nix::Result<()>,
     ) -> Result<PathBuf> {
-        let mut above: Vec<_> = path.ancestors().skip(1).take_while(|up| !up.exists()).collect();
-        while let Some(directory) = above.pop() {
-            fs::create_dir(directory).map_err(kernel_io("mkdir"))?;
-            self.directories.push(directory.to_owned());
-        }
+        self.directories_of(path)?;
         for name in candidates(path) {
             let done = match source {
                 Some(there) => linkat(AT_FDCWD, &**there, AT_FDCWD, &*name, AtFlags::empty()),
@@ -209,6 +223,16 @@ impl Scaffold {
             }
         }
         Err(Error::Kernel("link or make", Errno::EEXIST))
+    }
+
+    /// Makes those directories that `path` lies in and that are gone.
+    fn directories_of(&mut self, path: &Path) -> Result<()> {
+        let mut above: Vec<_> = path.ancestors().skip(1).take_while(|up| !up.exists()).collect();
+        while let Some(directory) = above.pop() {
+            fs::create_dir(directory).map_err(kernel_io("mkdir"))?;
+            self.directories.push(directory.to_owned());
+        }
+        Ok(())
     }
 
     /// Takes everything away again. What is open stays.

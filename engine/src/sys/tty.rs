@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::Result;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc::{self, Ioctl, c_int};
 
 // `include/uapi/asm-generic/ioctls.h`; x86-64 and arm64 have the same.
@@ -78,11 +79,14 @@ pub(crate) fn exclude(fd: BorrowedFd<'_>) -> Result<()> {
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCEXCL) }).map(drop)
 }
 
-/// Opens the slave of a master, wherever its file system is mounted (4.13+).
+/// Opens the slave of a master, wherever its file system is mounted (4.13+). Close-on-exec is set
+/// afterwards: this request would note it in the open file too, and fdinfo show it of all descriptors.
 pub(crate) fn peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK;
     // SAFETY: `master` is open, and the argument is a number.
     let fd = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), TIOCGPTPEER, flags) })?;
     // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let peer = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl(&peer, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(peer)
 }

@@ -34,6 +34,9 @@ const EAGER_LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_micros(20);
 /// So often the kernel must say that we may not trace somebody.
 const DENIALS: u32 = 50;
+/// Threads that only wait for a processor are given so many times the limit: a busy machine is no
+/// reason to give up, whoever sleeps where no signal wakes it is.
+const BUSY_TIMES: u32 = 10;
 /// So often nothing has happened: time to ask whether those we wait for are still ours.
 const LOOKS_IN_VAIN: u32 = 50;
 
@@ -56,15 +59,27 @@ pub(super) struct Freezer {
     /// Children of vfork(2) that we have seen born, with their makers.
     vforks: BTreeMap<Tid, Tid>,
     until: Instant,
+    /// Whatever happens, no longer than this.
+    at_most: Instant,
 }
 
 /// Has everybody below the roots stand.
 pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
-    let until = now() + within;
+    let (until, at_most) = (now() + within, now() + within * BUSY_TIMES);
     let (processes, zombies, tasks) = Default::default();
     let (walkout, reaper, clocks, denied, vforks) = Default::default();
-    let mut freezer =
-        Freezer { processes, zombies, tasks, walkout, reaper, clocks, denied, vforks, until };
+    let mut freezer = Freezer {
+        processes,
+        zombies,
+        tasks,
+        walkout,
+        reaper,
+        clocks,
+        denied,
+        vforks,
+        until,
+        at_most,
+    };
     match freezer.to_standstill(roots) {
         Ok(()) => Ok(freezer),
         Err(error) => {
@@ -208,10 +223,12 @@ impl Freezer {
         let mut looks = 0;
         loop {
             let running = self.running();
-            let Some(first) = running.first() else { return Ok(()) };
-            if now() > self.until {
-                let pid = self.tasks.get(first).map_or(Pid(first.0), |task| task.pid);
-                return Err(refused(pid, *first, refuse::TIMEOUT));
+            if running.is_empty() {
+                return Ok(());
+            }
+            if let Some(late) = self.too_late(&running) {
+                let pid = self.tasks.get(&late).map_or(Pid(late.0), |task| task.pid);
+                return Err(refused(pid, late, refuse::TIMEOUT));
             }
             let mut news = false;
             for tid in running {
@@ -233,6 +250,17 @@ impl Freezer {
                 }
             }
         }
+    }
+
+    /// Whom there is no more waiting for, if the time is up.
+    fn too_late(&self, running: &[Tid]) -> Option<Tid> {
+        let now = now();
+        if now <= self.until {
+            return None;
+        }
+        let mut deaf = running.iter().filter(|tid| Stat::of(**tid).state() == "D");
+        let first = running.first().filter(|_| now > self.at_most);
+        deaf.next().or(first).copied()
     }
 
     /// Deals with what a thread did, if it did anything.
