@@ -70,4 +70,7 @@ pub struct Space {
     pub exe: OpenFileId,
     /// The vdso's bytes: after a kernel update they are another kernel's.
     pub vdso: Vec<u8>,
+    /// Pages of private file mappings that were written: zeros in them are no holes, through which
+    /// the file would show.
+    pub written: Vec<(u64, u64)>,
 }

@@ -85,7 +85,8 @@ pub(crate) fn space(
     let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
     let layout = Layout { words: Stat::parse(&stat)?.layout(brk)?, auxv: read("auxv")? };
     let vdso = vdso(pid, &vmas)?;
-    Ok((Space { vmas, layout, exe, vdso }, pages.own))
+    let written = pages::of_files(&pages.own, &vmas);
+    Ok((Space { vmas, layout, exe, vdso, written }, pages.own))
 }
 
 fn obstacle(pid: Pid, object: String, cause: &Cause) -> Obstacle {

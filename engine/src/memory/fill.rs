@@ -62,6 +62,12 @@ impl<'a> Fill<'a> {
         Ok(())
     }
 
+    /// Puts zeros from `start` to `end`.
+    pub(crate) fn zero(&mut self, start: u64, end: u64) -> io::Result<()> {
+        let zeros = [0; PAGE];
+        (start..end).step_by(PAGE).try_for_each(|at| self.write(at, &zeros))
+    }
+
     fn raw(&self) -> unistd::Pid {
         unistd::Pid::from_raw(self.pid.0)
     }

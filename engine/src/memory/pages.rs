@@ -55,7 +55,7 @@ pub(crate) fn of(pid: Pid, vmas: &[Vma]) -> Result<Pages> {
     let split = |guard: bool| {
         let of_sort = |region: &&Region| (region.categories & GUARD != 0) == guard;
         let ranges = found.iter().filter(of_sort).map(|region| (region.start, region.end));
-        within(ranges, vmas)
+        within(ranges, vmas, private)
     };
     Ok(Pages { own: split(false), guards: split(true) })
 }
@@ -102,9 +102,19 @@ fn push(all: &mut Vec<Region>, at: u64) {
     }
 }
 
-/// What of `ranges` lies in areas that have pages of their own; both ascend.
-fn within(ranges: impl Iterator<Item = (u64, u64)>, vmas: &[Vma]) -> Ranges {
-    let (mut found, mut vmas) = (Ranges::new(), vmas.iter().filter(|vma| private(vma)).peekable());
+/// Those of `own` that lie over files.
+pub(super) fn of_files(own: &Ranges, vmas: &[Vma]) -> Ranges {
+    let over_file = |vma: &Vma| matches!(vma.backing, Backing::File { .. });
+    within(own.iter().copied(), vmas, over_file)
+}
+
+/// What of `ranges` lies in areas of a sort; both ascend.
+fn within(
+    ranges: impl Iterator<Item = (u64, u64)>,
+    vmas: &[Vma],
+    sort: fn(&Vma) -> bool,
+) -> Ranges {
+    let (mut found, mut vmas) = (Ranges::new(), vmas.iter().filter(|vma| sort(vma)).peekable());
     for (start, end) in ranges {
         while vmas.next_if(|vma| vma.end <= start).is_some() {}
         let mut here = vmas.clone();
@@ -131,7 +141,7 @@ mod tests {
     #[test]
     fn ranges_are_cut_to_private_areas() {
         let vmas = [area(10, 20, false), area(20, 30, true), area(30, 40, false)];
-        let found = within([(5, 12), (15, 35), (38, 50)].into_iter(), &vmas);
+        let found = within([(5, 12), (15, 35), (38, 50)].into_iter(), &vmas, private);
         assert_eq!(found, [(10, 12), (15, 20), (30, 35), (38, 40)]);
     }
 

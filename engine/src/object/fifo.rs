@@ -85,7 +85,8 @@ impl Object for Fifo {
             if let Some(held) = held {
                 // What waits already is of a partner who kept it open all the time.
                 if sys::queued(held.as_fd()).map_err(kernel("ioctl"))? == 0 {
-                    queue::refill(held.as_fd(), state.capacity, &with.kept(End(0))?, &state.runs)?;
+                    let bytes = with.kept(End(0), queue::len(&state.runs))?;
+                    queue::refill(held.as_fd(), state.capacity, &bytes, &state.runs)?;
                 }
                 state.named.put_back(held.as_fd())?; // Writing has changed the time.
                 ends.add(HELD, held);

@@ -7,6 +7,7 @@
 //!
 //! Kernel: `d_path()` in `fs/d_path.c`, which puts ` (deleted)` behind names that are gone. Ends are
 //! opened by `O_PATH`, which neither blocks nor rewinds, asks or counts anything.
+use std::borrow::Cow;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
@@ -83,7 +84,16 @@ pub(super) use causes;
 /// The end that stands for the name a link tells. A hash, for claims see one open file at a time.
 pub(super) fn end(seen: &Evidence) -> End {
     let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(16_777_619);
-    End(seen.link.bytes().fold(2_166_136_261, step))
+    End(shown(&seen.link).bytes().fold(2_166_136_261, step))
+}
+
+/// A link without the inode number that stands for the name of a file which never had one.
+fn shown(link: &str) -> Cow<'_, str> {
+    let number = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    match link.strip_suffix(" (deleted)").and_then(|path| path.rsplit_once("/#")) {
+        Some((folder, name)) if number(name) => format!("{folder}/# (deleted)").into(),
+        _ => link.into(),
+    }
 }
 
 impl Named {
@@ -96,6 +106,7 @@ impl Named {
             }
             let stat = fstat(fd).map_err(kernel("fstat"))?;
             let link = link_of(fd.as_fd())?;
+            let link = shown(&link);
             let Some((path, gone)) = place(&link, &stat) else {
                 with.obstacle(&causes.hidden);
                 continue;

@@ -76,6 +76,12 @@ pub(super) struct State {
     /// The tree has the slave open.
     #[prost(bool, tag = "13")]
     slave: bool,
+    /// How many bytes wait for the master.
+    #[prost(uint64, tag = "14")]
+    output: u64,
+    /// How many wait for the slave.
+    #[prost(uint64, tag = "15")]
+    input: u64,
 }
 
 const OUTSIDE: Cause = Cause {
@@ -144,7 +150,7 @@ impl Object for Pty {
             with.obstacle(&DISCIPLINE);
         }
         if let Some(master) = master {
-            keep_bytes(with, master, slave)?;
+            (state.output, state.input) = keep_bytes(with, master, slave)?;
         }
         Ok(state)
     }
@@ -237,27 +243,28 @@ pub(crate) fn set_foreground(
     state.set_foreground(terminal, makers)
 }
 
-/// Bytes under way, unless there are too many to be looked at.
+/// Bytes under way, unless there are too many to be looked at; how many, each way.
 fn keep_bytes(
     with: &mut Collect<'_>,
     master: BorrowedFd<'_>,
     slave: Option<BorrowedFd<'_>>,
-) -> Result<()> {
+) -> Result<(u64, u64)> {
     // News of the slave's for a master in packet mode would be lost.
     if poll_now(master, libc::POLLPRI).map_err(kernel("poll"))? {
         with.obstacle(&QUEUED);
-        return Ok(());
+        return Ok((0, 0));
     }
     for end in [Some(master), slave].into_iter().flatten() {
         if net::count(end, FIONREAD).map_err(kernel("ioctl"))? > queue::MOST {
             with.obstacle(&QUEUED);
-            return Ok(());
+            return Ok((0, 0));
         }
     }
     let seen = queue::look(master, slave).map_err(kernel("ioctl"))?;
+    let lengths = (seen.output.len() as u64, seen.input.len() as u64);
     with.keep(MASTER, seen.output);
     with.keep(SLAVE, seen.input);
-    Ok(())
+    Ok(lengths)
 }
 
 impl State {
@@ -267,8 +274,8 @@ impl State {
         slave: Option<BorrowedFd<'_>>,
         with: &Build<'_>,
     ) -> Result<()> {
-        queue::put_output(master, &with.kept(MASTER)?).map_err(kernel("ioctl"))?;
-        let input = with.kept(SLAVE)?;
+        queue::put_output(master, &with.kept(MASTER, self.output)?).map_err(kernel("ioctl"))?;
+        let input = with.kept(SLAVE, self.input)?;
         match (slave, self.termios.as_slice().try_into()) {
             (Some(slave), Ok(termios)) if !input.is_empty() => {
                 queue::put_input(slave, termios, &input).map_err(kernel("ioctl"))

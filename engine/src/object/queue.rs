@@ -22,6 +22,11 @@ pub(super) struct Run {
     packet: bool,
 }
 
+/// How many bytes these are.
+pub(super) fn len(runs: &[Run]) -> u64 {
+    runs.iter().map(|run| run.len).fold(0, u64::saturating_add)
+}
+
 /// Copies what waits for the readers of `queue`. `packets`: some may have been written.
 pub(super) fn copy(
     queue: BorrowedFd<'_>,

@@ -166,8 +166,12 @@ impl Restorer<'_> {
         let mut fill = Fill::new(pid, &space.vmas, &inherited);
         self.image.bytes(Contents::Space(id), &mut |address, bytes| fill.put(address, bytes))?;
         let filled = std::mem::take(&mut fill.filled);
+        // What shows the parent's pages, or the file's, but is to read as zeros.
+        for (start, end) in without(&space.written, &filled) {
+            fill.zero(start, end)?;
+        }
         let mut batch = Batch::default();
-        for (start, end) in without(&inherited, &filled) {
+        for (start, end) in without(&without(&inherited, &filled), &space.written) {
             let [start, len] = [start, end - start].map(|word| Arg::from(word.cast_signed()));
             batch.call("madvise", libc::SYS_madvise, [start, len, libc::MADV_DONTNEED.into()]);
         }

@@ -163,6 +163,7 @@ impl Image {
             layout: Layout::default(),
             exe: self.file(&format!("/proc/{pid}/exe"), pid),
             vdso: Vec::new(),
+            written: Vec::new(),
         };
         space.layout.auxv = fs::read(format!("/proc/{pid}/auxv")).unwrap();
         let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();

@@ -178,6 +178,7 @@ fn space((id, from): (&SpaceId, &Space)) -> m::Space {
         saved_auxv: from.layout.auxv.clone(),
         exe_file_id: from.exe.0,
         vdso: from.vdso.clone(),
+        written: from.written.iter().flat_map(|&(start, end)| [start, end]).collect(),
     }
 }
 
@@ -188,7 +189,11 @@ fn to_space(from: m::Space) -> Result<(SpaceId, Space)> {
         layout: Layout { words, auxv: from.saved_auxv },
         exe: OpenFileId(from.exe_file_id),
         vdso: from.vdso,
+        written: from.written.as_chunks().0.iter().map(|[start, end]| (*start, *end)).collect(),
     };
+    if !from.written.is_sorted() || !from.written.len().is_multiple_of(2) {
+        return Err(damaged("pages written"));
+    }
     let ends = space.vmas.iter().map(|vma| vma.end);
     let in_order = space.vmas.iter().skip(1).zip(ends).all(|(next, end)| end <= next.start);
     if !in_order || space.vmas.iter().any(|vma| vma.start >= vma.end) {

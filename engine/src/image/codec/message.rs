@@ -133,6 +133,9 @@ pub(super) struct Space {
     pub(super) exe_file_id: u32,
     #[prost(bytes = "vec", tag = "6")]
     pub(super) vdso: Vec<u8>,
+    /// Starts and ends, in turn.
+    #[prost(uint64, repeated, tag = "7")]
+    pub(super) written: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

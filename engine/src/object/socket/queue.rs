@@ -128,7 +128,8 @@ pub(crate) fn send(
     through: Option<BorrowedFd<'_>>,
     to: Option<&str>,
 ) -> Result<()> {
-    let kept = with.kept(end)?;
+    let len = messages.iter().map(|message| message.len).fold(0, u64::saturating_add);
+    let kept = with.kept(end, len)?;
     let mut rest = kept.as_slice();
     for message in messages {
         let len = usize::try_from(message.len).unwrap_or(usize::MAX);
