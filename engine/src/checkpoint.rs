@@ -14,14 +14,16 @@ use std::fs;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+use nix::libc;
 
 use crate::collect::{Collector, OfProcess, attributes};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::image::ImageSink;
-use crate::inventory::{Fs, FsId, Inventory, Life, Machine, Pid, Process, SpaceId, TableId};
+use crate::inventory::{Fs, FsId, Inventory, Life, Machine, Pid, Process, SpaceId, TableId, Tid};
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
 use crate::procfs::stat::Stat;
+use crate::remote::{Arg, Batch, Caller};
 use crate::session::{Drain, Options, Tracer};
 use crate::tracee::{Member, Tree};
 
@@ -54,7 +56,7 @@ impl Standing {
 impl Tracer for Standing {
     fn inventory(&mut self, options: &Options, obstacles: &mut Vec<Obstacle>) -> Result<Inventory> {
         let machine = self.machine.clone();
-        let members = self.tree()?.members().clone();
+        let mut members = self.tree()?.members().clone();
         let mut inventory =
             Inventory { machine, clocks: surroundings::clocks()?, ..Inventory::default() };
         let collector = Collector::new(members.keys().copied().collect(), &options.externals)?;
@@ -65,6 +67,7 @@ impl Tracer for Standing {
         for (pid, member) in members.iter().filter(|(_, member)| lives(member)) {
             inside.insert(*pid, attributes(tree, *pid, &member.threads, work.obstacles)?);
         }
+        unreported(tree, &mut members)?;
         for (pid, member) in &members {
             let answers = inside.remove(pid).unwrap_or_default();
             work.process(tree, *pid, member, answers)?;
@@ -89,6 +92,30 @@ impl Tracer for Standing {
     fn kill(&mut self) -> Result<()> {
         self.tree.take().map_or(Ok(()), Tree::kill)
     }
+}
+
+/// Which stopped ones wait(2) has yet to report to their parents: asks these.
+fn unreported(tree: &mut Tree, members: &mut BTreeMap<Pid, Member>) -> Result<()> {
+    let stopped = |(pid, member): (&Pid, &Member)| match (member.life, member.parent) {
+        (Life::Stopped { .. }, Some(parent)) => Some((*pid, parent)),
+        _ => None,
+    };
+    let mut stopped: Vec<_> = members.iter().filter_map(stopped).collect();
+    stopped.retain(|(_, parent)| members.get(parent).is_some_and(lives));
+    for (pid, parent) in stopped {
+        let mut batch = Batch::default();
+        let how = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+        let args = [libc::P_PID.into(), pid.0.into(), Arg::Out(128), how.into(), 0.into()];
+        batch.call("waitid", libc::SYS_waitid, args);
+        let mut loan = tree.borrow(Tid(parent.0))?;
+        let replies = loan.perform(&batch)?;
+        loan.finish()?;
+        let told = replies.first().is_some_and(|reply| reply.out.iter().any(|byte| *byte != 0));
+        if let Some(Life::Stopped { unreported, .. }) = members.get_mut(&pid).map(|m| &mut m.life) {
+            *unreported = told;
+        }
+    }
+    Ok(())
 }
 
 impl Drain for Copy {

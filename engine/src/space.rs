@@ -73,4 +73,6 @@ pub struct Space {
     /// Pages of private file mappings that were written: zeros in them are no holes, through which
     /// the file would show.
     pub written: Vec<(u64, u64)>,
+    /// Ranges that fault when touched (`MADV_GUARD_INSTALL`), ascending.
+    pub guards: Vec<(u64, u64)>,
 }

@@ -6,7 +6,9 @@
 use nix::libc::{SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo};
 
 use super::{Attribute, Owner, Scope, Seen};
-use crate::error::{Result, kernel};
+use prost::Message;
+
+use crate::error::{Error, Result, kernel};
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
 use crate::sys::siginfo::{self, Queue};
@@ -42,6 +44,13 @@ impl State {
         };
         self.signals.iter().map(numbered)
     }
+}
+
+/// Whether a record of [`Shared`] has this signal.
+pub(super) fn has(record: &[u8], signal: i32) -> Result<bool> {
+    let state = State::decode(record);
+    let state = state.map_err(|source| Error::Record(Shared::NAME.into(), Some(source)))?;
+    Ok(state.each().any(|(number, _)| number == signal))
 }
 
 impl Attribute for Shared {

@@ -41,10 +41,15 @@ impl Attribute for SignalActions {
         Ok(State { actions: replies.iter().map(action).collect::<Result<_>>()? })
     }
 
-    /// All of them: a blank was born with ours. Two can't be set, and are never anything else.
+    /// All of them: a blank was born with ours. Two can't be set, and are never anything else. Each
+    /// is ignored first, which forgets what came while the blank waited: that a child has ended.
     fn restore(state: &State, batch: &mut Batch) {
+        let ignored = [&1u64.to_ne_bytes()[..], &[0; BYTES - 8]].concat();
         for (signal, action) in (1..).zip(&state.actions) {
-            if signal != SIGKILL && signal != SIGSTOP {
+            if signal == SIGKILL || signal == SIGSTOP {
+                continue;
+            }
+            for action in [&ignored, action] {
                 let args = [signal.into(), Arg::In(action.clone()), 0.into(), MASK_BYTES.into()];
                 batch.call("rt_sigaction", SYS_rt_sigaction, args);
             }

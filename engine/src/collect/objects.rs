@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 #[cfg(test)]
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::Collected;
@@ -12,10 +12,11 @@ use super::unsupported;
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::image::Bulk;
 use crate::inventory::{Descriptor, End, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
-use crate::object::{Claim, Collect, Evidence, Identity, Kind, References, classify};
+use crate::object::{Claim, Collect, Entry, Evidence, Identity, Kind, References, classify};
 use crate::open_file::OpenFile;
 use crate::procfs::Fields;
 use crate::remote::RemoteFd;
+use crate::sys::kcmp;
 
 const UNCLAIMED: Cause = Cause {
     code: "object:unclaimed",
@@ -95,6 +96,7 @@ pub(super) fn collect(
 impl Drafts<'_> {
     /// Gives every open file that has none its object.
     fn assign(&mut self, obstacles: &mut Vec<Obstacle>) -> Result<()> {
+        let mut grown = false;
         for id in self.registry.ids(self.assigned) {
             self.assigned += 1;
             let Some((found, evidence)) = self.registry.get(id) else { continue };
@@ -109,6 +111,11 @@ impl Drafts<'_> {
                 draft.files.push((id, claim.end));
                 draft.stale = true;
             }
+            grown = true;
+        }
+        // What was missing then may be known now.
+        for draft in self.by_id.values_mut().filter(|draft| grown && !draft.obstacles.is_empty()) {
+            draft.stale = true;
         }
         Ok(())
     }
@@ -230,7 +237,6 @@ struct Tree<'a> {
 
 impl Tree<'_> {
     fn try_adopt(&mut self, found: OwnedFd) -> Result<OpenFileId> {
-        use std::os::fd::AsRawFd;
         let stat = nix::sys::stat::fstat(&found).map_err(kernel("fstat"))?;
         let inode = (stat.st_dev, stat.st_ino);
         let (me, number) = (Pid(std::process::id().cast_signed()), found.as_raw_fd());
@@ -249,6 +255,26 @@ impl References for Tree<'_> {
     fn open_file_at(&self, holder: Pid, fd: RemoteFd) -> Option<OpenFileId> {
         let table = self.table_of.get(&holder)?;
         self.descriptors.get(&(*table, fd)).map(|descriptor| descriptor.open_file)
+    }
+
+    fn watched(
+        &self,
+        holder: Pid,
+        epoll: BorrowedFd<'_>,
+        entry: &Entry,
+    ) -> Result<Option<OpenFileId>> {
+        let (epoll, number) = (epoll.as_raw_fd().unsigned_abs(), entry.number.0.unsigned_abs());
+        let slot = kcmp::EpollSlot { epoll, number, index: entry.index };
+        // In most cases the number means what it did.
+        if let Some(id) = self.open_file_at(holder, entry.number)
+            && let Some((known, _)) = self.registry.get(id)
+            && kcmp::watched((self.registry.me, known.fd.as_raw_fd()), self.registry.me, &slot)
+                .map_err(kernel("kcmp"))?
+                .is_eq()
+        {
+            return Ok(Some(id));
+        }
+        self.registry.watched(entry.inode, &slot)
     }
 
     fn open_file_of(&self, inode: u64) -> Option<OpenFileId> {

@@ -30,7 +30,7 @@ pub(super) type InodeKey = (u64, u64);
 
 #[derive(Debug)]
 pub(super) struct Registry {
-    me: Pid,
+    pub(super) me: Pid,
     pub(super) members: BTreeSet<Pid>,
     pub(super) found: Vec<(Found, Evidence)>,
     by_inode: BTreeMap<InodeKey, Ranked<OpenFileId>>,
@@ -94,6 +94,21 @@ impl Registry {
         };
         let at = self.found.iter().position(|one| is(&one))?;
         u32::try_from(at).ok().map(OpenFileId)
+    }
+
+    /// What an entry of an epoll of ours watches, among all that have this inode number.
+    pub(super) fn watched(&self, inode: u64, slot: &kcmp::EpollSlot) -> Result<Option<OpenFileId>> {
+        for (_, known) in self.by_inode.iter().filter(|((_, number), _)| *number == inode) {
+            let compare = |id: &OpenFileId| match self.get(*id) {
+                Some((ours, _)) => kcmp::watched((self.me, ours.fd.as_raw_fd()), self.me, slot)
+                    .map(std::cmp::Ordering::reverse),
+                None => Err(nix::errno::Errno::EBADF),
+            };
+            if let Ok(found) = known.search(compare).map_err(kernel("kcmp"))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// All ids from `first` on.

@@ -25,6 +25,9 @@ const ADVICE: [(&str, i32); 8] = [
 ];
 /// `include/uapi/linux/mman.h`, since 6.11.
 const MAP_DROPPABLE: i32 = 0x08;
+/// `include/uapi/asm-generic/mman-common.h`, since 6.13.
+const MADV_GUARD_INSTALL: i32 = 102;
+const MADV_GUARD_REMOVE: i32 = 103;
 /// `arch/x86/entry/syscalls/syscall_64.tbl`, since 6.10.
 const SYS_MSEAL: i64 = 462;
 /// `include/uapi/linux/prctl.h`, since 5.17.
@@ -49,8 +52,10 @@ fn opened(vma: &Vma) -> bool {
 /// Maps it; `file` is the blank's number for what lies under it.
 pub(crate) fn map(vma: &Vma, file: Option<RemoteFd>, batch: &mut Batch) {
     let prot = if opened(vma) { vma.prot | PROT_WRITE } else { vma.prot };
-    let mut flags = MAP_FIXED | if vma.shared { MAP_SHARED } else { MAP_PRIVATE };
-    for (letters, flag) in [("gd", MAP_GROWSDOWN), ("nr", MAP_NORESERVE), ("dp", MAP_DROPPABLE)] {
+    // What may be dropped is a type of its own, in place of private.
+    let private = if has(vma, "dp") { MAP_DROPPABLE } else { MAP_PRIVATE };
+    let mut flags = MAP_FIXED | if vma.shared { MAP_SHARED } else { private };
+    for (letters, flag) in [("gd", MAP_GROWSDOWN), ("nr", MAP_NORESERVE)] {
         flags |= if has(vma, letters) { flag } else { 0 };
     }
     let (fd, offset) = if let (Backing::File { offset, .. }, Some(fd)) = (&vma.backing, file) {
@@ -62,6 +67,13 @@ pub(crate) fn map(vma: &Vma, file: Option<RemoteFd>, batch: &mut Batch) {
     let [start, len] = place(vma);
     let args = [start, len, prot.into(), flags.into(), fd.into(), offset.cast_signed().into()];
     batch.call("mmap", libc::SYS_mmap, args);
+}
+
+/// Makes a range fault when it is touched, or no longer.
+pub(crate) fn guard((start, end): (u64, u64), on: bool, batch: &mut Batch) {
+    let advice = if on { MADV_GUARD_INSTALL } else { MADV_GUARD_REMOVE };
+    let [start, len] = [start, end - start].map(|word| Arg::from(word.cast_signed()));
+    batch.call("madvise", libc::SYS_madvise, [start, len, advice.into()]);
 }
 
 /// What comes after it is filled.
@@ -121,6 +133,15 @@ mod tests {
         assert_eq!(calls.iter().map(|call| call.0).collect::<Vec<_>>(), ["mmap", "mprotect"]);
         assert_eq!(calls[0].1[2], Arg::from(PROT_READ | PROT_WRITE));
         assert_eq!(calls[1].1[2], Arg::from(PROT_READ));
+    }
+
+    #[test]
+    fn what_may_be_dropped_is_not_private() {
+        let calls = calls(&vma(PROT_READ, &["dp", "nr"]));
+        assert_eq!(
+            calls[0].1[3],
+            Arg::from(MAP_FIXED | MAP_DROPPABLE | MAP_NORESERVE | MAP_ANONYMOUS)
+        );
     }
 
     #[test]

@@ -48,11 +48,6 @@ const PAGE_SIZE: Cause = Cause {
     reason: "its huge pages are not of the default size",
     remedy: "use huge pages of 2 MiB",
 };
-const GUARDS: Cause = Cause {
-    code: "memory:guards",
-    reason: "it has guard pages inside (MADV_GUARD_INSTALL)",
-    remedy: "none yet",
-};
 const SPECIAL: Cause = Cause {
     code: "memory:special",
     reason: "it is an area of the kernel's that we do not know",
@@ -79,14 +74,11 @@ pub(crate) fn space(
     let exe = (reader.register)(pid, exe, "executable")?;
     let vmas = reader.vmas;
     let pages = pages::of(pid, &vmas)?;
-    for (start, end) in pages.guards {
-        obstacles.push(obstacle(pid, format!("area {start:x}-{end:x}"), &GUARDS));
-    }
     let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
     let layout = Layout { words: Stat::parse(&stat)?.layout(brk)?, auxv: read("auxv")? };
     let vdso = vdso(pid, &vmas)?;
     let written = pages::of_files(&pages.own, &vmas);
-    Ok((Space { vmas, layout, exe, vdso, written }, pages.own))
+    Ok((Space { vmas, layout, exe, vdso, written, guards: pages.guards }, pages.own))
 }
 
 fn obstacle(pid: Pid, object: String, cause: &Cause) -> Obstacle {

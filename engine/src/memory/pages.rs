@@ -35,9 +35,12 @@ pub(crate) struct Pages {
     pub(crate) guards: Ranges,
 }
 
-/// Whether private pages of it are the space's own.
+/// Whether private pages of it are the space's own. What may be dropped at any moment
+/// (`MAP_DROPPABLE`) is dropped now: it holds what must not exist twice, such as the state of a random
+/// number generator.
 fn private(vma: &Vma) -> bool {
-    !vma.shared && !matches!(vma.backing, Backing::Special(_))
+    let droppable = vma.flags.iter().any(|flag| flag == "dp");
+    !vma.shared && !droppable && !matches!(vma.backing, Backing::Special(_))
 }
 
 /// Those of a process that stands still.
@@ -52,12 +55,12 @@ pub(crate) fn of(pid: Pid, vmas: &[Vma]) -> Result<Pages> {
         Err(Errno::ENOTTY | Errno::EINVAL) => read(&pagemap, vmas).map_err(kernel_io("read"))?,
         Err(errno) => return Err(kernel("ioctl(PAGEMAP_SCAN)")(errno)),
     };
-    let split = |guard: bool| {
+    let split = |guard: bool, sort: fn(&Vma) -> bool| {
         let of_sort = |region: &&Region| (region.categories & GUARD != 0) == guard;
         let ranges = found.iter().filter(of_sort).map(|region| (region.start, region.end));
-        within(ranges, vmas, private)
+        within(ranges, vmas, sort)
     };
-    Ok(Pages { own: split(false), guards: split(true) })
+    Ok(Pages { own: split(false, private), guards: split(true, |_| true) })
 }
 
 fn scan(pagemap: &File, guard: u64) -> nix::Result<Vec<Region>> {
@@ -136,6 +139,12 @@ mod tests {
     fn area(start: u64, end: u64, shared: bool) -> Vma {
         let (backing, flags) = (Backing::Anonymous, Vec::new());
         Vma { start, end, prot: 3, shared, backing, flags, name: None }
+    }
+
+    #[test]
+    fn what_may_be_dropped_is_not_kept() {
+        let droppable = Vma { flags: vec!["dp".into()], ..area(10, 20, false) };
+        assert!(private(&area(10, 20, false)) && !private(&droppable));
     }
 
     #[test]

@@ -40,8 +40,10 @@ impl Restorer<'_> {
         let new: Vec<_> = space.vmas.iter().filter(|vma| !is_special(vma)).collect();
         let new: Vec<_> = new.into_iter().filter(|vma| !kept.contains(&vma.start)).collect();
         self.map_areas(pid, &new)?;
+        self.unguard(pid, space, &kept)?;
         self.fill(id, pid, space, &kept)?;
         let mut batch = Batch::default();
+        space.guards.iter().for_each(|range| areas::guard(*range, true, &mut batch));
         new.iter().for_each(|vma| areas::finish(vma, &mut batch));
         done(&self.blanks.caller(tid(pid))?.perform(&batch)?)?;
         self.layout(pid, space)?;
@@ -151,6 +153,20 @@ impl Restorer<'_> {
     /// Our descriptors of these open files.
     pub(super) fn files(&self, ids: &[OpenFileId]) -> Result<Vec<BorrowedFd<'_>>> {
         ids.iter().map(|id| self.file(*id)).collect()
+    }
+
+    /// Takes away those of its maker's guards that it inherited and has not.
+    fn unguard(&mut self, pid: Pid, space: &Space, kept: &BTreeSet<u64>) -> Result<()> {
+        let Content::Image(before) = self.blanks.leader(pid)?.content else { return Ok(()) };
+        let before = self.inventory.spaces.get(&before).map(|before| &before.guards);
+        let kept = space.vmas.iter().filter(|vma| kept.contains(&vma.start));
+        let kept: Ranges = kept.map(|vma| (vma.start, vma.end)).collect();
+        let inherited = before.map(|before| intersect(before, &kept)).unwrap_or_default();
+        let mut batch = Batch::default();
+        for range in without(&inherited, &space.guards) {
+            areas::guard(range, false, &mut batch);
+        }
+        done(&self.blanks.caller(tid(pid))?.perform(&batch)?)
     }
 
     /// Streams the space's bytes into the blank.

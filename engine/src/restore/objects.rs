@@ -2,19 +2,25 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::libc;
 
 use super::Restorer;
-use super::blanks::{Blanks, done};
+use super::blanks::{Blanks, Loan, done};
 use super::memory::tid;
 use super::planting::Wanted;
 use crate::attribute::{ATTRIBUTES, Owner};
 use crate::error::{Error, Obstacle, Result};
-use crate::inventory::{FsId, Inventory, ObjectId, OpenFileId, Pid, TableId};
-use crate::object::{Build, Check, KINDS, Kind, Missing, named_regular_file, set_foreground};
+use crate::inventory::{FsId, Inventory, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
+use crate::object::{
+    Aimed, Build, Check, KINDS, Kind, Missing, named_regular_file, set_foreground,
+};
 use crate::plan::Stage;
-use crate::remote::{Batch, Caller, Makers, RemoteFd};
+use crate::remote::{Arg, Batch, Caller, Makers, RemoteFd, Reply};
 use crate::restore::Options;
+
+/// For what is there for a moment only.
+const CLOEXEC: Arg = Arg::Value(libc::O_CLOEXEC as i64);
 
 impl Restorer<'_> {
     /// Our descriptor of an open file that was built.
@@ -61,20 +67,80 @@ impl Restorer<'_> {
         object: ObjectId,
         file: OpenFileId,
         pid: Pid,
-        at: RemoteFd,
+        at: Option<RemoteFd>,
     ) -> Result<()> {
+        let damaged = || Error::Record(format!("object {object}"), None);
+        let record = self.inventory.objects.get(&object).ok_or_else(damaged)?;
+        let kind = kind(&record.kind)?;
+        // Only its session may say who is in the foreground, which need not hold it.
+        if let ("pty", Some(terminal)) = (record.kind.as_str(), self.open_files.get(&file)) {
+            set_foreground(&record.state, terminal.as_fd(), &mut self.blanks)?;
+        }
+        let mut loan = self.blanks.caller(tid(pid))?;
+        let lent = if at.is_none() { Some(self.lend_away(&mut loan, file, record)?) } else { None };
+        let Some(at) = at.or(lent) else { return Ok(()) };
         let mut batch = Batch::default();
         if let Some(file) = self.inventory.open_files.get(&file) {
             file.settle(at, &mut batch);
         }
-        if let Some(record) = self.inventory.objects.get(&object) {
-            (kind(&record.kind)?.settle)(&record.state, at, &mut batch)?;
-            // Only its session may say who is in the foreground, which need not hold it.
-            if let ("pty", Some(terminal)) = (record.kind.as_str(), self.open_files.get(&file)) {
-                set_foreground(&record.state, terminal.as_fd(), &mut self.blanks)?;
-            }
+        (kind.settle)(&record.state, at, &mut batch)?;
+        let table = self.inventory.processes.get(&pid).map(|process| process.table);
+        let means = |number| Some(self.inventory.descriptors.get(&(table?, number))?.open_file);
+        let aims = (kind.aim)(&record.state, at)?.into_iter();
+        let (steady, moved): (Vec<_>, Vec<_>) =
+            aims.partition(|aimed| means(aimed.number) == Some(aimed.file));
+        batch.0.extend(steady.into_iter().flat_map(|aimed| aimed.batch.0));
+        done(&loan.perform(&batch)?)?;
+        for aimed in moved {
+            self.aim(&mut loan, aimed, table)?;
         }
-        done(&self.blanks.caller(tid(pid))?.perform(&batch)?)
+        let mut batch = Batch::default();
+        if let Some(lent) = lent {
+            batch.call("close", libc::SYS_close, [lent.into()]);
+        }
+        done(&loan.perform(&batch)?)
+    }
+
+    /// Gives what is in flight for a moment, above the numbers that it will speak of.
+    fn lend_away(
+        &self,
+        loan: &mut Loan<'_>,
+        file: OpenFileId,
+        record: &ObjectRecord,
+    ) -> Result<RemoteFd> {
+        let lent = self.transport.give(loan, &self.files(&[file])?)?;
+        let [lent] = lent[..] else { return Err(Error::Kernel("recvmsg", Errno::EBADMSG)) };
+        let aims = (kind(&record.kind)?.aim)(&record.state, lent)?;
+        let above = aims.iter().map(|aimed| aimed.number.0.saturating_add(1)).max().unwrap_or(0);
+        let mut batch = Batch::default();
+        let args = [lent.into(), libc::F_DUPFD_CLOEXEC.into(), above.into()];
+        batch.call("fcntl", libc::SYS_fcntl, args);
+        batch.call("close", libc::SYS_close, [lent.into()]);
+        let replies = loan.perform(&batch)?;
+        done(&replies)?;
+        let moved = replies.first().map_or(Ok(-1), Reply::value)?;
+        Ok(RemoteFd(i32::try_from(moved).unwrap_or(-1)))
+    }
+
+    /// Has a number mean another file for the length of a batch.
+    fn aim(&self, loan: &mut Loan<'_>, aimed: Aimed, table: Option<TableId>) -> Result<()> {
+        let number = aimed.number;
+        let own = table.and_then(|table| self.inventory.descriptors.get(&(table, number)));
+        let wanted: Vec<_> = [aimed.file].into_iter().chain(own.map(|own| own.open_file)).collect();
+        self.transport.lend(loan, &self.files(&wanted)?, |arrived, batch| {
+            let [wanted, before @ ..] = arrived else { return };
+            let there = *wanted == number; // It was free, and the lowest.
+            if !there {
+                batch.call("dup3", libc::SYS_dup3, [(*wanted).into(), number.into(), CLOEXEC]);
+            }
+            batch.0.extend(aimed.batch.0);
+            if let ([before], Some(own)) = (before, own) {
+                let cloexec = if own.cloexec { CLOEXEC } else { 0.into() };
+                batch.call("dup3", libc::SYS_dup3, [(*before).into(), number.into(), cloexec]);
+            } else if !there {
+                batch.call("close", libc::SYS_close, [number.into()]);
+            }
+        })
     }
 
     /// Working directory and root. The root first: it takes a privilege, and changes no directory.
@@ -116,7 +182,7 @@ impl Makers for Blanks {
     }
 }
 
-fn kind(name: &str) -> Result<&'static Kind> {
+pub(super) fn kind(name: &str) -> Result<&'static Kind> {
     let unknown = || Error::Record(name.to_owned(), None);
     KINDS.iter().find(|kind| kind.name == name).ok_or_else(unknown)
 }

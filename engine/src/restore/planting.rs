@@ -32,6 +32,16 @@ pub(super) struct Wanted<'a> {
     pub(super) file: BorrowedFd<'a>,
 }
 
+/// Numbers that will mean something for a moment only.
+fn aimed(inventory: &Inventory) -> Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    for record in inventory.objects.values() {
+        let aims = super::objects::kind(&record.kind)?.aim;
+        numbers.extend(aims(&record.state, RemoteFd(-1))?.iter().map(|aimed| aimed.number.0));
+    }
+    Ok(numbers)
+}
+
 /// Our end of the socket pair, and the number that the other has in every blank.
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -45,7 +55,8 @@ impl Transport {
         let stream = (AddressFamily::Unix, SockType::SeqPacket);
         let (ours, theirs) = socketpair(stream.0, stream.1, None, SockFlag::SOCK_CLOEXEC)
             .map_err(kernel("socketpair"))?;
-        let used: BTreeSet<i32> = inventory.descriptors.keys().map(|(_, at)| at.0).collect();
+        let mut used: BTreeSet<i32> = inventory.descriptors.keys().map(|(_, at)| at.0).collect();
+        used.extend(aimed(inventory)?);
         let above = used.last().map_or(SMALL_TABLE, |last| last + 1);
         // A table that grew for our sake would stay so: low gaps first, and high ones.
         let gaps = (0..SMALL_TABLE).rev().chain(above..above.saturating_add(64)).chain(0..above);

@@ -12,6 +12,7 @@ use super::Restorer;
 use super::blanks::{died, done};
 use super::memory::tid;
 use crate::arch::{blank, frame};
+use crate::attribute::is_pending;
 use crate::error::{Error, Result, kernel};
 use crate::inventory::{Backing, Life, Pid, Process, Registers, Special, Thread, Tid};
 use crate::remote::{Arg, Batch, Call, Caller};
@@ -144,16 +145,25 @@ impl Restorer<'_> {
         self.inventory.threads.get(&tid).ok_or_else(damaged)
     }
 
-    /// Stops a process as job control does, and has its parent hear of it if it had.
+    /// Stops a process as job control does, and has its parent hear of it if it had. The signal that
+    /// it gets for that now is one too many.
     fn halt(&mut self, pid: Pid, signal: i32, unreported: bool) -> Result<()> {
         hold::halt(pid.0, signal).map_err(died("ptrace", pid))?;
         self.halted.insert(tid(pid));
         let parent = self.inventory.processes.get(&pid).and_then(|process| process.parent);
-        let (Some(parent), false) = (parent, unreported) else { return Ok(()) };
+        let Some(parent) = parent else { return Ok(()) };
         let mut batch = Batch::default();
-        let (which, how) = (libc::P_PID, libc::WSTOPPED | libc::WNOHANG | libc::__WALL);
-        let args = [which.into(), pid.0.into(), Arg::Out(128), how.into(), 0.into()];
-        batch.call("waitid", libc::SYS_waitid, args);
+        if !unreported {
+            let (which, how) = (libc::P_PID, libc::WSTOPPED | libc::WNOHANG | libc::__WALL);
+            let args = [which.into(), pid.0.into(), Arg::Out(128), how.into(), 0.into()];
+            batch.call("waitid", libc::SYS_waitid, args);
+        }
+        if !is_pending(&self.inventory.attributes, parent, libc::SIGCHLD)? {
+            let which = 1u64 << (libc::SIGCHLD - 1);
+            let (which, never) = (Arg::In(which.to_ne_bytes().to_vec()), Arg::In(vec![0; 16]));
+            let args = [which, 0.into(), never, 8.into()];
+            batch.call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait, args);
+        }
         self.blanks.caller(tid(parent))?.perform(&batch).map(drop)
     }
 

@@ -14,7 +14,7 @@ use crate::inventory::{
     TableId, Thread, Vma,
 };
 use crate::object::Sockets;
-use crate::object::{Collect, Evidence, References, classify};
+use crate::object::{Collect, Entry, Evidence, References, classify};
 use crate::open_file::OpenFile;
 use crate::procfs::Fields;
 use crate::remote::RemoteFd;
@@ -44,6 +44,10 @@ struct Nothing;
 impl References for Nothing {
     fn open_file_at(&self, _: Pid, _: RemoteFd) -> Option<OpenFileId> {
         None
+    }
+
+    fn watched(&self, _: Pid, _: BorrowedFd<'_>, _: &Entry) -> Result<Option<OpenFileId>> {
+        Ok(None)
     }
 
     fn open_file_of(&self, _: u64) -> Option<OpenFileId> {
@@ -159,6 +163,7 @@ impl Image {
 
     fn space(&mut self, id: SpaceId, pid: Pid, field: &dyn Fn(usize) -> u64) {
         let mut space = Space {
+            guards: Vec::new(),
             vmas: Vec::new(),
             layout: Layout::default(),
             exe: self.file(&format!("/proc/{pid}/exe"), pid),

@@ -138,21 +138,60 @@ pub(crate) fn rseq(tid: i32) -> Result<Option<Rseq>> {
     Ok((address != 0).then_some(Rseq { address, size, signature }))
 }
 
-/// Stops a running, held one as job control does: by `signal`, which it cannot refuse.
+/// Stops a running, held one as job control does, by `signal`: until then it has blocked all. One
+/// that it would ignore or handle by now, or that its group must not be stopped by, gives way to
+/// `SIGSTOP`.
 pub(crate) fn halt(pid: i32, signal: i32) -> Result<()> {
+    stop(pid)?;
+    set_blocked(pid, !bit(signal))?;
+    let end = Instant::now() + Duration::from_millis(200);
+    let default = !has_own_action(pid, signal);
+    if default {
+        send(pid, signal)?;
+    }
+    resume(pid)?;
+    if default && halted(pid, signal, Some(end))? {
+        return Ok(());
+    }
+    send(pid, libc::SIGSTOP)?;
+    halted(pid, libc::SIGSTOP, None).map(drop)
+}
+
+fn bit(signal: i32) -> u64 {
+    1u64.checked_shl((signal - 1).unsigned_abs()).unwrap_or(0)
+}
+
+/// Whether it ignores or handles this signal.
+fn has_own_action(pid: i32, signal: i32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let set = |line: &str| {
+        let set = line.strip_prefix("SigIgn:").or(line.strip_prefix("SigCgt:"))?;
+        u64::from_str_radix(set.trim(), 16).ok()
+    };
+    text.lines().filter_map(set).any(|set| set & bit(signal) != 0)
+}
+
+fn send(pid: i32, signal: i32) -> Result<()> {
     // SAFETY: the call takes numbers only.
-    Errno::result(unsafe { libc::kill(pid, signal) })?;
-    let raw = Pid::from_raw(pid);
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Delivers `signal`, and waits for the group stop that comes of it: the tracee stays in it, for its
+/// parent to see.
+fn halted(pid: i32, signal: i32, end: Option<Instant>) -> Result<bool> {
+    let flags = end.map_or(WaitPidFlag::__WALL, |_| WaitPidFlag::__WALL | WaitPidFlag::WNOHANG);
     loop {
-        match waitpid(raw, Some(WaitPidFlag::__WALL))? {
+        match waitpid(Pid::from_raw(pid), Some(flags))? {
             WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return Err(Errno::ESRCH),
-            // A group stop: the tracee stays where it is, for its parent to see.
-            WaitStatus::PtraceEvent(..) => return Ok(()),
+            WaitStatus::PtraceEvent(..) => return Ok(true),
             WaitStatus::Stopped(..) => {
                 let signal = usize::try_from(signal).map_err(|_| Errno::EINVAL)?;
                 request(libc::PTRACE_CONT, pid, 0, signal)?;
             }
-            _ => {}
+            WaitStatus::StillAlive if end.is_some_and(|end| Instant::now() > end) => {
+                return Ok(false);
+            }
+            _ => std::thread::yield_now(),
         }
     }
 }

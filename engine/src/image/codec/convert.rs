@@ -179,6 +179,7 @@ fn space((id, from): (&SpaceId, &Space)) -> m::Space {
         exe_file_id: from.exe.0,
         vdso: from.vdso.clone(),
         written: from.written.iter().flat_map(|&(start, end)| [start, end]).collect(),
+        guards: from.guards.iter().flat_map(|(start, end)| [*start, *end]).collect(),
     }
 }
 
@@ -190,9 +191,12 @@ fn to_space(from: m::Space) -> Result<(SpaceId, Space)> {
         exe: OpenFileId(from.exe_file_id),
         vdso: from.vdso,
         written: from.written.as_chunks().0.iter().map(|[start, end]| (*start, *end)).collect(),
+        guards: from.guards.as_chunks().0.iter().map(|[start, end]| (*start, *end)).collect(),
     };
-    if !from.written.is_sorted() || !from.written.len().is_multiple_of(2) {
-        return Err(damaged("pages written"));
+    for ranges in [&from.written, &from.guards] {
+        if !ranges.is_sorted() || !ranges.len().is_multiple_of(2) {
+            return Err(damaged("ranges of pages"));
+        }
     }
     let ends = space.vmas.iter().map(|vma| vma.end);
     let in_order = space.vmas.iter().skip(1).zip(ends).all(|(next, end)| end <= next.start);

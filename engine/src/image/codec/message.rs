@@ -136,6 +136,9 @@ pub(super) struct Space {
     /// Starts and ends, in turn.
     #[prost(uint64, repeated, tag = "7")]
     pub(super) written: Vec<u64>,
+    /// Likewise.
+    #[prost(uint64, repeated, tag = "8")]
+    pub(super) guards: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
