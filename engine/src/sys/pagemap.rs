@@ -76,7 +76,7 @@ pub(crate) fn scan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+    use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
     use std::num::NonZeroUsize;
     use std::os::fd::AsFd;
 
@@ -89,9 +89,12 @@ mod tests {
         let (prot, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
         // SAFETY: new memory, wherever the kernel likes.
         let base = unsafe { mmap_anonymous(None, len, prot, flags) }.unwrap();
+        // SAFETY: of the memory that was just mapped.
+        unsafe { madvise(base, PAGES * 4096, MmapAdvise::MADV_NOHUGEPAGE) }.unwrap();
         for page in (0..PAGES).step_by(2) {
+            let at = base.as_ptr().cast::<u8>().wrapping_add(page * 4096);
             // SAFETY: within the memory that was just mapped.
-            unsafe { base.cast::<u8>().add(page * 4096).write(1) };
+            unsafe { at.write(1) };
         }
         let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
         let start = base.addr().get() as u64;
