@@ -13,6 +13,11 @@ pub(crate) fn interval(text: &str) -> Result<Duration, policies::Unaccepted> {
     duration::parse_interval(text)
 }
 
+/// `10/60s`.
+pub(crate) fn limit(text: &str) -> Result<policies::backoff::Limit, policies::Unaccepted> {
+    text.parse()
+}
+
 /// A workload's name.
 pub(crate) fn name(text: &str) -> Result<String, policies::Unaccepted> {
     name::check(text)?;

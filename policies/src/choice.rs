@@ -5,7 +5,11 @@
 //! newest, crashes restore 7, 6, 5, 4, then start fresh. Snapshots taken after a restore count only
 //! once the workload has lived 10 s beyond it: what it took before that may hold the very fault.
 //! 60 s of running end the episode.
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
+
+use crate::Unaccepted;
 
 /// A crash sooner than this after a restore is blamed on the snapshot.
 pub const BLAMED: Duration = Duration::from_secs(10);
@@ -78,6 +82,12 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// Somebody restored this snapshot: a crash at once after that is blamed on it, too.
+    #[must_use]
+    pub fn of_restored(seq: u64, newest: u64) -> Self {
+        Self { began: Began::Restored(seq), newest_then: newest, ..Self::default() }
+    }
+
     /// How many tries this episode has had: the argument of [`crate::backoff::pause`].
     #[must_use]
     pub fn tries(&self) -> u32 {
@@ -109,7 +119,10 @@ impl Recovery {
             Began::Restored(seq) if at_once => self.step_back(seq, newest_first),
             Began::Fresh if at_once => (Choice::Fail, Reason::FreshCrashed),
             _ => match newest_first.first() {
-                Some(seq) => (Choice::Restore(*seq), Reason::Newest),
+                Some(seq) => {
+                    self.steps = 0;
+                    (Choice::Restore(*seq), Reason::Newest)
+                }
                 None => self.fresh(Reason::NoSnapshot),
             },
         }
@@ -137,6 +150,40 @@ impl Recovery {
     #[must_use]
     pub fn counts(&self, seq: u64, lived: Duration) -> bool {
         matches!(self.began, Began::Normally) || lived >= BLAMED || seq <= self.newest_then
+    }
+}
+
+/// For keeping it from one keeper to the next: `restored:7 9 1 2 fresh`.
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.began {
+            Began::Normally => f.write_str("normally")?,
+            Began::Restored(seq) => write!(f, "restored:{seq}")?,
+            Began::Fresh => f.write_str("fresh")?,
+        }
+        let used = if self.fresh_used { " fresh" } else { "" };
+        write!(f, " {} {} {}{used}", self.newest_then, self.steps, self.tries)
+    }
+}
+
+impl FromStr for Recovery {
+    type Err = Unaccepted;
+
+    fn from_str(text: &str) -> Result<Self, Unaccepted> {
+        let read = || {
+            let mut words = text.split(' ');
+            let began = match words.next()?.split_once(':') {
+                Some(("restored", seq)) => Began::Restored(seq.parse().ok()?),
+                None if text.starts_with("normally") => Began::Normally,
+                None if text.starts_with("fresh") => Began::Fresh,
+                _ => return None,
+            };
+            let newest_then = words.next()?.parse().ok()?;
+            let (steps, tries) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            let fresh_used = words.next() == Some("fresh");
+            Some(Self { began, newest_then, steps, tries, fresh_used })
+        };
+        read().ok_or_else(|| Unaccepted::new(text, "a state of recovery"))
     }
 }
 
@@ -217,6 +264,41 @@ mod tests {
             (LONG, all, Choice::Restore(7)),
             (AT_ONCE, all, Choice::StepBack(6)),
         ]);
+    }
+
+    #[test]
+    fn a_newer_first_choice_may_step_back_three_times_again() {
+        play(&[
+            (LATER, &[7, 6, 5], Choice::Restore(7)),
+            (AT_ONCE, &[7, 6, 5], Choice::StepBack(6)),
+            (AT_ONCE, &[7, 6, 5], Choice::StepBack(5)),
+            (LATER, &[9, 8, 5, 4, 3], Choice::Restore(9)),
+            (AT_ONCE, &[9, 8, 5, 4, 3], Choice::StepBack(8)),
+            (AT_ONCE, &[8, 5, 4, 3], Choice::StepBack(5)),
+            (AT_ONCE, &[5, 4, 3], Choice::StepBack(4)),
+            (AT_ONCE, &[4, 3], Choice::Fresh),
+        ]);
+    }
+
+    #[test]
+    fn a_restore_by_hand_is_a_restore() {
+        let mut recovery = Recovery::of_restored(7, 9);
+        assert_eq!(recovery.crashed(AT_ONCE, &[7, 6]).0, Choice::StepBack(6));
+        let mut recovery = Recovery::of_restored(7, 9);
+        assert_eq!(recovery.crashed(LATER, &[10, 7, 6]).0, Choice::Restore(10));
+    }
+
+    #[test]
+    fn it_outlives_its_keeper() {
+        let mut recovery = Recovery::default();
+        for (lived, all) in [(LATER, &[7, 6][..]), (AT_ONCE, &[7, 6]), (AT_ONCE, &[6])] {
+            assert_eq!(recovery.to_string().parse(), Ok(recovery));
+            recovery.crashed(lived, all);
+        }
+        assert_eq!(recovery.to_string().parse(), Ok(recovery));
+        for bad in ["", "restored:x 1 1 1", "normally 1"] {
+            assert!(bad.parse::<Recovery>().is_err());
+        }
     }
 
     #[test]

@@ -22,6 +22,13 @@ impl Schedule {
         Ok(self)
     }
 
+    /// Adds an interval that has been read already; zero is none.
+    #[must_use]
+    pub fn interval(mut self, every: Duration) -> Self {
+        self.every = (!every.is_zero()).then_some(every);
+        self
+    }
+
     /// Adds a cron expression: five fields as in crontab(5), or six with seconds first.
     pub fn cron(mut self, text: &str) -> Result<Self, Unaccepted> {
         let fields = text.split_whitespace().count();

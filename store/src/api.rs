@@ -97,6 +97,11 @@ impl Store {
         self.catalog()?.events(workload, after)
     }
 
+    /// Keeps only the newest events of a workload, so many.
+    pub fn trim_events(&self, workload: &str, keep: u64) -> Result<()> {
+        self.catalog()?.trim_events(workload, keep)
+    }
+
     /// What is kept about a workload.
     pub fn workload(&self, name: &str) -> Result<Option<Workload>> {
         self.catalog()?.workload(name)

@@ -187,6 +187,14 @@ impl Catalog {
         Ok(self.database.last_insert_rowid())
     }
 
+    /// Removes all but the newest events.
+    pub(crate) fn trim_events(&self, name: &str, keep: u64) -> Result<()> {
+        let sql = "DELETE FROM events WHERE workload = ?1 AND id <= (SELECT id FROM events
+                   WHERE workload = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+        let values = params![name, keep.cast_signed()];
+        self.database.execute(sql, values).map(drop).map_err(self.failed())
+    }
+
     /// Events of a workload, or of all, with numbers above `after`, oldest first.
     pub(crate) fn events(&self, name: Option<&str>, after: i64) -> Result<Vec<(i64, Event)>> {
         let sql = "SELECT id, at, workload, kind, seq, reason, detail FROM events

@@ -1,41 +1,48 @@
 //! What is known about workloads: definitions, states, events, and which snapshots there are.
 //!
-//! One place for the rest of the crate to ask, whatever keeps it.
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+//! One place for the rest of the crate to ask; kept in the store's catalog, by a store that stays
+//! open as long as the book does.
+use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::{DateTime, Utc};
 use prost::Message;
-use serde::{Deserialize, Serialize};
+use store::{Event, Store, Workload};
 
 use crate::definition::Definition;
-use crate::error::{Error, Result, cannot};
+use crate::error::{Error, Result};
 use crate::home::Home;
 
 /// A workload, as it was last heard of.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Entry {
     /// What it is.
-    #[prost(message, required, tag = "1")]
     pub definition: Definition,
-    /// The word for what it is doing.
-    #[prost(string, tag = "2")]
+    /// The word for what it is doing. Not whether a snapshot is being taken: only its keeper knows.
     pub state: String,
     /// How often it was started again.
-    #[prost(uint64, tag = "3")]
     pub restarts: u64,
     /// How often it was restored.
-    #[prost(uint64, tag = "4")]
     pub restores: u64,
     /// Its last exit status.
-    #[prost(int32, optional, tag = "5")]
     pub exit_code: Option<i32>,
     /// When it was last started or restored, in milliseconds since 1970.
-    #[prost(uint64, tag = "6")]
     pub started_at_ms: u64,
     /// The boot that it was last kept in.
-    #[prost(string, tag = "7")]
     pub boot: String,
+    /// Somebody has asked for its end, which is no crash then, whoever sees it.
+    pub asked: bool,
+}
+
+/// What the catalog keeps for us without knowing what it is.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Charter {
+    #[prost(message, required, tag = "1")]
+    definition: Definition,
+    #[prost(string, tag = "2")]
+    boot: String,
+    #[prost(bool, tag = "3")]
+    asked: bool,
 }
 
 impl Entry {
@@ -44,6 +51,35 @@ impl Entry {
     pub fn is_alive(&self) -> bool {
         let over = ["finished", "failed", "stopped", ""].contains(&self.state.as_str());
         !over && self.boot == boot()
+    }
+
+    fn row(&self) -> Workload {
+        let (definition, boot) = (self.definition.clone(), self.boot.clone());
+        let charter = Charter { definition, boot, asked: self.asked };
+        Workload {
+            name: self.definition.name.clone(),
+            definition: charter.encode_to_vec(),
+            state: self.state.clone(),
+            restarts: self.restarts,
+            restores: self.restores,
+            exit_code: self.exit_code,
+            started_at: time(self.started_at_ms),
+        }
+    }
+
+    fn of(row: Workload) -> Result<Self> {
+        let damaged = |_| Error::Damaged(format!("what the catalog says of {:?}", row.name));
+        let charter = Charter::decode(row.definition.as_slice()).map_err(damaged)?;
+        Ok(Self {
+            definition: charter.definition,
+            state: row.state,
+            restarts: row.restarts,
+            restores: row.restores,
+            exit_code: row.exit_code,
+            started_at_ms: row.started_at.map_or(0, milliseconds),
+            boot: charter.boot,
+            asked: charter.asked,
+        })
     }
 }
 
@@ -54,8 +90,10 @@ pub fn boot() -> String {
 }
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happening {
+    /// Its place among all events: later ones have higher numbers.
+    pub number: i64,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
     /// What: the stable word.
@@ -64,73 +102,98 @@ pub struct Happening {
     pub seq: Option<u64>,
     /// Why.
     pub reason: String,
+    /// More, as a JSON document.
+    pub detail: Option<String>,
 }
 
 /// The book of one state directory.
-#[derive(Debug, Clone)]
-pub struct Book(Home);
+#[derive(Debug)]
+pub struct Book {
+    store: Store,
+}
 
 impl Book {
     /// Opens it.
     pub fn open(home: &Home) -> Result<Self> {
-        Ok(Self(home.clone()))
+        Ok(Self { store: Store::create(home.dir(), store::Options::default())? })
+    }
+
+    /// The store that it is kept in.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// What is known of a workload.
     pub fn entry(&self, name: &str) -> Result<Entry> {
-        let bytes = fs::read(self.0.logs(name, "workload"));
-        let entry = bytes.ok().and_then(|bytes| Entry::decode(bytes.as_slice()).ok());
-        entry.ok_or_else(|| Error::Missing(format!("workload {name:?}")))
+        let missing = || Error::Missing(format!("workload {name:?}"));
+        Entry::of(self.store.workload(name)?.ok_or_else(missing)?)
     }
 
     /// Writes what is known now.
     pub fn put(&self, entry: &Entry) -> Result<()> {
-        let path = self.0.logs(&entry.definition.name, "workload");
-        let next = path.with_extension("workload-next");
-        fs::write(&next, entry.encode_to_vec()).map_err(cannot("write the catalog"))?;
-        fs::rename(next, path).map_err(cannot("write the catalog"))
+        Ok(self.store.put_workload(&entry.row())?)
+    }
+
+    /// All workloads, by name.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        self.store.workloads()?.into_iter().map(Entry::of).collect()
     }
 
     /// All workloads' names.
     pub fn names(&self) -> Result<Vec<String>> {
-        let dir = fs::read_dir(self.0.dir().join("logs")).map_err(cannot("read the catalog"))?;
-        let names = dir.flatten().filter_map(|file| file.file_name().into_string().ok());
-        let names = names.filter_map(|name| Some(name.strip_suffix(".workload")?.to_owned()));
-        let mut names: Vec<_> = names.collect();
-        names.sort();
-        Ok(names)
+        Ok(self.store.workloads()?.into_iter().map(|row| row.name).collect())
     }
 
     /// Adds an event.
     pub fn happened(&self, name: &str, kind: &str, seq: Option<u64>, reason: &str) -> Result<()> {
-        let (kind, reason) = (kind.to_owned(), reason.to_owned());
-        let line = serde_json::to_string(&Happening { at_ms: now_ms(), kind, seq, reason });
-        let line = line.map_err(|error| Error::Refused(error.to_string()))? + "\n";
-        let path = self.0.logs(name, "events");
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        let mut file = file.map_err(cannot("write the catalog"))?;
-        file.write_all(line.as_bytes()).map_err(cannot("write the catalog"))
+        let unknown = |_| Error::Refused(format!("{kind:?} is no kind of event"));
+        let event = Event {
+            at: Utc::now(),
+            workload: name.to_owned(),
+            kind: kind.parse().map_err(unknown)?,
+            seq,
+            reason: reason.to_owned(),
+            detail: None,
+        };
+        Ok(self.store.record_event(&event).map(drop)?)
     }
 
     /// All events of a workload, oldest first.
     pub fn happenings(&self, name: &str) -> Result<Vec<Happening>> {
         self.entry(name)?;
-        let text = fs::read_to_string(self.0.logs(name, "events")).unwrap_or_default();
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        self.happenings_after(name, 0)
+    }
+
+    /// Those after the one with this number.
+    pub fn happenings_after(&self, name: &str, number: i64) -> Result<Vec<Happening>> {
+        let events = self.store.events(Some(name), number)?;
+        let told = |(number, event): (i64, Event)| Happening {
+            number,
+            at_ms: milliseconds(event.at),
+            kind: event.kind.as_str().to_owned(),
+            seq: event.seq,
+            reason: event.reason,
+            detail: event.detail,
+        };
+        Ok(events.into_iter().map(told).collect())
     }
 
     /// Numbers of the restorable snapshots on a workload's current line, oldest first.
     pub fn line(&self, name: &str) -> Result<Vec<u64>> {
-        let store = store::Store::open(self.0.dir(), store::Options::default());
-        let mut line = store.and_then(|store| store.restorable(name)).unwrap_or_default();
+        let mut line = self.store.restorable(name)?;
         line.reverse();
         Ok(line)
     }
 
+    /// Whether there is any snapshot of it, on whatever line.
+    pub fn has_snapshots(&self, name: &str) -> Result<bool> {
+        Ok(!self.store.numbers(name)?.is_empty())
+    }
+
     /// Makes this snapshot the end of the current line; `None`: a fresh start.
     pub fn rewind(&self, name: &str, seq: Option<u64>) -> Result<()> {
-        let store = store::Store::open(self.0.dir(), store::Options::default())?;
-        store.rewind(name, seq).map(drop).map_err(Error::from)
+        self.store.rewind(name, seq).map(drop).map_err(Error::from)
     }
 }
 
@@ -139,4 +202,12 @@ impl Book {
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn milliseconds(at: DateTime<Utc>) -> u64 {
+    u64::try_from(at.timestamp_millis()).unwrap_or(0)
+}
+
+fn time(at_ms: u64) -> Option<DateTime<Utc>> {
+    i64::try_from(at_ms).ok().filter(|at| *at > 0).and_then(DateTime::from_timestamp_millis)
 }

@@ -21,15 +21,19 @@ use engine::image::ImageSource;
 use engine::inventory::{Inventory, Pid};
 use engine::restore::{Options, Parentage, prepare};
 use engine::session::{self, Frozen};
+use policies::retention::{self, Candidate, Rules};
 use prost::Message;
-use store::{Meta, NewSnapshot, Store, Tracker, Trigger};
+use store::{Meta, NewSnapshot, Snapshot, Store, Tracker, Trigger};
 
 pub use self::direct::{Dump, Undump, check_target, dump, undump, wait_for};
 use self::image::{Sink, Source};
 use crate::definition::Definition;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, cannot};
 use crate::home::Home;
 use crate::wire::{Bring, Brought, Obstacle, Settled, Take, Taken};
+
+/// How many events of a workload are kept.
+const EVENTS: u64 = 10_000;
 
 /// What a snapshot carries beside the engine's records.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -74,7 +78,7 @@ pub fn checkpoint(
         parent: store.line(&what.name)?.newest().filter(|seq| store.read(&what.name, *seq).is_ok()),
         roots,
         selection: Selection {
-            tracked: what.track.iter().map(path).collect(),
+            tracked: what.track.iter().chain(what.written_handed()).map(path).collect(),
             spared: vec![home.dir().to_owned()],
         },
         keep_files: what.keep_files,
@@ -190,7 +194,7 @@ pub fn restore(home: &Home, bring: &Bring, externals: Vec<External>) -> Result<B
     };
     let held = bring.held.iter().map(|path| PathBuf::from(OsStr::from_bytes(path)));
     let how = RollBack {
-        undone: home.dir().join("undone").join(&bring.name).join(time_name()),
+        undone: home.dir().join("undone").join(&bring.as_name).join(time_name()),
         held: held.collect(),
         spared: vec![home.dir().to_owned()],
     };
@@ -261,21 +265,53 @@ pub fn held_by_others(
     Ok(engine::files::outside_writers(&inventory.files, ours).into_keys().collect())
 }
 
-/// Removes all but the newest, and what the current line needs; says which, and up to where the
-/// input will not be asked for again.
-pub fn retain(home: &Home, name: &str, keep_last: usize) -> Result<(Vec<u64>, u64)> {
+/// Removes what no rule keeps; says which, and up to where the input will not be asked for again.
+pub fn retain(home: &Home, name: &str, keep_last: u64) -> Result<(Vec<u64>, u64)> {
     let store = Store::open(home.dir(), store::Options::default())?;
-    let all = store.snapshots(Some(name))?;
-    let needed = store.restorable(name)?.first().copied();
-    let old = all.len().saturating_sub(keep_last.max(1));
-    let gone = all.iter().take(old).filter(|one| !one.pinned && Some(one.seq) != needed);
-    let gone: Vec<u64> = gone.map(|one| one.seq).collect();
+    let mut all = store.snapshots(Some(name))?;
+    all.reverse();
+    let line = store.restorable(name)?;
+    let candidate = |one: &Snapshot| Candidate {
+        seq: one.seq,
+        pinned: one.pinned,
+        restorable: one.restorable(),
+        current: line.contains(&one.seq),
+    };
+    let candidates: Vec<_> = all.iter().map(candidate).collect();
+    let rules = Rules { keep_last: Some(keep_last), in_use: true };
+    let judged = retention::judge(&candidates, rules);
+    let gone: Vec<u64> =
+        judged.iter().filter(|(_, verdict)| !verdict.keeps()).map(|(seq, _)| *seq).collect();
     if !gone.is_empty() {
         store.forget(name, &gone)?;
+        store.trim_events(name, EVENTS)?;
     }
-    let oldest = all.iter().find(|one| !gone.contains(&one.seq));
+    let oldest = all.iter().rev().find(|one| !gone.contains(&one.seq));
     let input = oldest.and_then(|one| settled_at(home, name, one.seq).ok());
     Ok((gone, input.map_or(0, |settled| settled.input)))
+}
+
+/// Frees what no snapshot needs any more; `false`: somebody is at the store, later then.
+pub fn free_space(home: &Home) -> Result<bool> {
+    let store = Store::open(home.dir(), store::Options::default())?;
+    Ok(store.prune()?.is_some())
+}
+
+/// Gives the copy of a workload the input that its snapshots may ask for.
+pub fn copy_input(home: &Home, from: &str, to: &str) -> Result<()> {
+    for suffix in ["input", "input-end"] {
+        let (from, to) = (home.logs(from, suffix), home.logs(to, suffix));
+        if from.exists() {
+            std::fs::copy(&from, &to).map_err(cannot("copy the input"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads all of a snapshot, so that damage is found before anything is given up for it.
+pub fn verify(home: &Home, name: &str, seq: u64) -> Result<()> {
+    let store = Store::open(home.dir(), store::Options::default())?;
+    Ok(store.read(name, seq)?.verify()?)
 }
 
 fn time_name() -> String {

@@ -1,14 +1,22 @@
 //! What commands ask of workloads, with typed answers: commands only render.
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+//!
+//! Requests survive the death of the keeper they were sent to: the next one is asked again.
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::book::{Book, Entry};
 use crate::error::{Error, Result, cannot};
 use crate::home::Home;
+use crate::options::{Checkpoint, Ear, News, Stop};
 use crate::wire::{
-    AskCheckpoint, AskStop, Channel, Empty, FromKeeper, Info, ToKeeper, from_keeper, to_keeper,
+    AskCheckpoint, AskStop, Channel, Empty, FromKeeper, Info, Obstacle, ToKeeper, from_keeper,
+    to_keeper,
 };
+
+/// How long a keeper may take to come up and answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a request is sent again when its keeper dies.
+const TRIES: usize = 10;
 
 /// A line of `snapd ls`.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,44 +30,67 @@ pub struct Listed {
 /// All workloads.
 pub fn list(home: &Home) -> Result<Vec<Listed>> {
     let book = Book::open(home)?;
-    book.names()?.iter().map(|name| one(home, &book, name)).collect()
+    book.entries()?.into_iter().map(|entry| one(home, &book, entry)).collect()
 }
 
 /// One of them.
 pub fn status(home: &Home, name: &str) -> Result<Listed> {
-    one(home, &Book::open(home)?, name)
+    let book = Book::open(home)?;
+    let entry = book.entry(name)?;
+    one(home, &book, entry)
 }
 
-fn one(home: &Home, book: &Book, name: &str) -> Result<Listed> {
-    let entry = book.entry(name)?;
-    let alive = is_running(home, name)? || entry.is_alive();
-    let live = alive.then(|| ask(home, name, to_keeper::Of::Status(Empty {})));
-    match live {
-        Some(Ok(from_keeper::Of::Info(info))) => Ok(Listed { entry, live: Some(info) }),
+fn one(home: &Home, book: &Book, entry: Entry) -> Result<Listed> {
+    let name = &entry.definition.name;
+    if !is_running(home, name)? && !entry.is_alive() {
+        return Ok(Listed { entry, live: None });
+    }
+    let status = to_keeper::Of::Status(Empty {});
+    match ask(home, name, &status, &Ear::default()) {
+        Ok(from_keeper::Of::Info(info)) => Ok(Listed { entry, live: Some(info) }),
         // It ended while we asked: what was written last counts.
         _ => Ok(Listed { entry: book.entry(name)?, live: None }),
     }
 }
 
 /// Takes a snapshot; its number.
-pub fn checkpoint(home: &Home, name: &str, stop: bool, tags: Vec<String>) -> Result<u64> {
-    done(request(home, name, to_keeper::Of::Checkpoint(AskCheckpoint { stop, tags }))?)
+pub fn checkpoint(home: &Home, name: &str, how: &Checkpoint, ear: &Ear) -> Result<u64> {
+    let ask = AskCheckpoint { stop: how.stop, tags: how.tags.clone() };
+    done(request(home, name, &to_keeper::Of::Checkpoint(ask), ear)?)
 }
 
-/// Ends a workload.
-pub fn stop(home: &Home, name: &str, signal: i32, timeout: Duration) -> Result<()> {
-    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    done(request(home, name, to_keeper::Of::Stop(AskStop { signal, timeout_ms }))?).map(drop)
+/// Ends a workload; the number of the snapshot that was asked for before.
+pub fn stop(home: &Home, name: &str, how: &Stop, ear: &Ear) -> Result<Option<u64>> {
+    if how.checkpoint {
+        let last = Checkpoint { stop: true, tags: Vec::new() };
+        return checkpoint(home, name, &last, ear).map(Some);
+    }
+    let timeout_ms = u64::try_from(how.timeout.as_millis()).unwrap_or(u64::MAX);
+    let ask = AskStop { signal: how.signal, timeout_ms };
+    end(home, name, &to_keeper::Of::Stop(ask))?;
+    Ok(None)
 }
 
 /// Ends it by force.
 pub fn kill(home: &Home, name: &str) -> Result<()> {
-    done(request(home, name, to_keeper::Of::Kill(Empty {}))?).map(drop)
+    end(home, name, &to_keeper::Of::Kill(Empty {}))
 }
 
-/// Takes a running workload back to a snapshot.
-pub fn rollback(home: &Home, name: &str, seq: u64) -> Result<()> {
-    done(request(home, name, to_keeper::Of::Rollback(seq))?).map(drop)
+/// An end that came while its keeper died is one all the same.
+fn end(home: &Home, name: &str, of: &to_keeper::Of) -> Result<()> {
+    match request(home, name, of, &Ear::default()) {
+        Ok(answer) => done(answer).map(drop),
+        Err(Error::Ended(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Everything that is in the way of a snapshot.
+pub fn look(home: &Home, name: &str) -> Result<Vec<Obstacle>> {
+    match request(home, name, &to_keeper::Of::Look(Empty {}), &Ear::default())? {
+        from_keeper::Of::Found(found) => Ok(found.obstacles),
+        other => done(other).map(|_| Vec::new()),
+    }
 }
 
 /// Whether it runs, or its keeper is about to bring it back.
@@ -67,26 +98,57 @@ pub fn is_running(home: &Home, name: &str) -> Result<bool> {
     Ok(home.is_locked(name, "lock")? || home.is_locked(name, "keeper")?)
 }
 
-fn request(home: &Home, name: &str, of: to_keeper::Of) -> Result<from_keeper::Of> {
+/// Asks the keeper of a workload that runs.
+pub(crate) fn request(
+    home: &Home,
+    name: &str,
+    of: &to_keeper::Of,
+    ear: &Ear,
+) -> Result<from_keeper::Of> {
     let entry = Book::open(home)?.entry(name)?;
     if !is_running(home, name)? && !entry.is_alive() {
         return Err(Error::Refused(format!("workload {name:?} is not running")));
     }
-    ask(home, name, of)
+    ask(home, name, of, ear)
 }
 
-fn ask(home: &Home, name: &str, of: to_keeper::Of) -> Result<from_keeper::Of> {
-    ensure_keeper(home, name)?;
-    let mut keeper = Channel::new(home.connect(name, "control")?, "keeper");
-    keeper.send(&ToKeeper { of: Some(of) }, &[])?;
-    keeper.expect::<FromKeeper>()?.of.ok_or(Error::Lost("keeper"))
+fn ask(home: &Home, name: &str, of: &to_keeper::Of, ear: &Ear) -> Result<from_keeper::Of> {
+    for _ in 0..TRIES {
+        ensure_keeper(home, name)?;
+        match converse(home, name, of, ear) {
+            Err(Error::Lost(_)) if !is_over(home, name)? => {}
+            Err(Error::Lost(_)) => return Err(Error::Ended(name.to_owned())),
+            answer => return answer,
+        }
+    }
+    Err(Error::Busy(format!("the keepers of workload {name:?} keep dying")))
 }
 
-fn done(answer: from_keeper::Of) -> Result<u64> {
+fn is_over(home: &Home, name: &str) -> Result<bool> {
+    Ok(!is_running(home, name)? && !Book::open(home)?.entry(name)?.is_alive())
+}
+
+fn converse(home: &Home, name: &str, of: &to_keeper::Of, ear: &Ear) -> Result<from_keeper::Of> {
+    // It may just have died.
+    let socket = home.connect(name, "control").map_err(|_| Error::Lost("keeper"))?;
+    let mut keeper = Channel::new(socket, "keeper");
+    keeper.send(&ToKeeper { of: Some(of.clone()) }, &[])?;
+    loop {
+        match keeper.expect::<FromKeeper>()?.of {
+            Some(from_keeper::Of::Progress(it)) => {
+                ear.tell(News::Progress { done: it.done, of: it.of });
+            }
+            Some(answer) => return Ok(answer),
+            None => return Err(Error::Lost("keeper")),
+        }
+    }
+}
+
+pub(crate) fn done(answer: from_keeper::Of) -> Result<u64> {
     match answer {
         from_keeper::Of::Done(seq) => Ok(seq),
         from_keeper::Of::Refused(fault) => Err(Error::Told(Box::new(fault))),
-        from_keeper::Of::Info(_) => Err(Error::Lost("keeper")),
+        _ => Err(Error::Lost("keeper")),
     }
 }
 
@@ -96,18 +158,16 @@ pub fn ensure_keeper(home: &Home, name: &str) -> Result<()> {
         let runs = home.is_locked(name, "lock")?;
         let how = if runs { "--take-over" } else { "--recover" };
         let mut keeper = detach(home, name, &[how], [Stdio::null(), Stdio::null(), Stdio::null()])?;
-        return wait_for_keeper(home, name, &mut || matches!(keeper.try_wait(), Ok(Some(_))));
+        // Another one may have been faster.
+        let over = |keeper: &mut Child| matches!(keeper.try_wait(), Ok(Some(_)));
+        let nobody = || !home.is_locked(name, "keeper").unwrap_or(false);
+        return wait_for_keeper(home, name, &mut || over(&mut keeper) && nobody());
     }
     wait_for_keeper(home, name, &mut || !is_running(home, name).unwrap_or(true))
 }
 
 /// Starts `snapd __keeper` in a session of its own.
-pub fn detach(
-    home: &Home,
-    name: &str,
-    args: &[&str],
-    streams: [Stdio; 3],
-) -> Result<std::process::Child> {
+pub(crate) fn detach(home: &Home, name: &str, args: &[&str], streams: [Stdio; 3]) -> Result<Child> {
     let mut keeper = Command::new("/proc/self/exe");
     keeper.arg("__keeper").arg("--dir").arg(home.dir()).arg("--name").arg(name).args(args);
     let [input, output, error] = streams;
@@ -118,14 +178,15 @@ pub fn detach(
 
 /// Until it takes requests.
 fn wait_for_keeper(home: &Home, name: &str, ended: &mut dyn FnMut() -> bool) -> Result<()> {
-    for _ in 0..500 {
+    let began = now();
+    while began.elapsed() < PATIENCE {
         if home.connect(name, "control").is_ok() {
             return Ok(());
         }
         if ended() {
-            return Err(Error::Refused(format!("workload {name:?} has ended")));
+            return Err(Error::Ended(name.to_owned()));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(5));
     }
     Err(Error::Busy(format!("the keeper of workload {name:?} does not answer")))
 }
@@ -137,13 +198,14 @@ pub fn log_path(home: &Home, name: &str) -> std::path::PathBuf {
 }
 
 /// A name for a workload that was given none: from its command, made unique.
-pub fn free_name(home: &Home, command: &Path) -> Result<String> {
-    let base = command.file_name().map(|name| name.to_string_lossy().to_lowercase());
-    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let base: String = base.unwrap_or_default().chars().filter(|c| letter(*c)).take(40).collect();
-    let base = if base.is_empty() { "workload".to_owned() } else { base };
+pub(crate) fn free_name(home: &Home, command: Option<&Vec<u8>>) -> Result<String> {
+    let command = command.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let names = Book::open(home)?.names()?;
-    let numbered = (2..).map(|number: u32| format!("{base}-{number}"));
-    let mut all = std::iter::once(base.clone()).chain(numbered);
-    all.find(|name| !names.contains(name)).ok_or_else(|| Error::Refused("no name is free".into()))
+    let taken = |name: &str| names.iter().any(|one| one == name);
+    Ok(policies::name::from_command(&command.unwrap_or_default(), taken))
+}
+
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
 }

@@ -74,6 +74,23 @@ pub struct Definition {
     /// Started with `--detach`.
     #[prost(bool, tag = "19")]
     pub detached: bool,
+    /// Regular files among the standard streams.
+    #[prost(message, repeated, tag = "20")]
+    pub handed: Vec<Handed>,
+}
+
+/// A regular file that is a standard stream.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Handed {
+    /// Which stream.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// Where it was.
+    #[prost(bytes = "vec", tag = "2")]
+    pub path: Vec<u8>,
+    /// As `F_GETFL` says: how it was opened.
+    #[prost(int32, tag = "3")]
+    pub flags: i32,
 }
 
 /// A user and groups, as numbers.
@@ -124,6 +141,46 @@ impl Definition {
     pub fn stream(&self, number: usize) -> Stream {
         let word = self.streams.get(number).copied();
         word.and_then(|word| Stream::try_from(word).ok()).unwrap_or(Stream::Handed)
+    }
+
+    /// When it is brought back.
+    #[must_use]
+    pub fn restarts(&self) -> policies::restart::Restart {
+        match self.restart() {
+            Restart::OnFailure => policies::restart::Restart::OnFailure,
+            Restart::No => policies::restart::Restart::No,
+            Restart::Always => policies::restart::Restart::Always,
+        }
+    }
+
+    /// Sets it.
+    pub fn restart_on(&mut self, rule: policies::restart::Restart) {
+        self.set_restart(match rule {
+            policies::restart::Restart::OnFailure => Restart::OnFailure,
+            policies::restart::Restart::No => Restart::No,
+            policies::restart::Restart::Always => Restart::Always,
+        });
+    }
+
+    /// Standard streams that are regular files, and written: part of the state like what the program
+    /// has opened by itself.
+    pub fn written_handed(&self) -> impl Iterator<Item = &Vec<u8>> {
+        let reads = |one: &&Handed| one.flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
+        self.handed.iter().filter(move |one| !reads(one)).map(|one| &one.path)
+    }
+
+    /// Takes over how another definition of the same workload wants it kept.
+    pub fn adopt_rules(&mut self, from: &Self) {
+        self.every_ms = from.every_ms;
+        self.keep_last = from.keep_last;
+        self.restart = from.restart;
+        self.restart_limit = from.restart_limit;
+        self.restart_window_ms = from.restart_window_ms;
+        self.track.clone_from(&from.track);
+        self.keep_files = from.keep_files;
+        self.force_rollback = from.force_rollback;
+        self.close_tcp = from.close_tcp;
+        self.freeze_timeout_ms = from.freeze_timeout_ms;
     }
 
     /// Whether any standard stream is a terminal.

@@ -48,6 +48,9 @@ pub enum Error {
     /// The other end of a socket went away, or does not speak our language.
     #[error("lost the connection to {0}")]
     Lost(&'static str),
+    /// It ended before it could answer.
+    #[error("workload {0:?} has ended")]
+    Ended(String),
     /// Bytes that are not what was written.
     #[error("{0} is damaged")]
     Damaged(String),

@@ -9,6 +9,7 @@
 pub mod book;
 pub mod bridge;
 pub mod client;
+mod define;
 pub mod definition;
 pub mod error;
 pub mod home;
@@ -16,6 +17,7 @@ pub mod keeper;
 pub mod launch;
 pub mod log;
 pub mod machine;
+pub mod options;
 pub mod query;
 pub mod shim;
 pub mod spool;

@@ -1,18 +1,25 @@
 //! The keeper's decisions, as a pure function: what happened and when, to what is to be done.
 //!
-//! No I/O and no clock: time comes with each event, as time since some beginning. [`recovery`] says
-//! what a crash leads to. The shell around it ([`crate::keeper`]) performs the actions and reports
-//! how they went as further events.
+//! No I/O and no clock: time comes with each event, as time since some beginning. What a crash leads
+//! to is `policies::choice`'s to say. The shell around it ([`crate::keeper`]) performs the actions
+//! and reports how they went as further events.
+//!
+//! While a snapshot is being taken, an end is not judged yet: the snapshot may still become durable,
+//! and then is what recovery goes back to; and with `--stop` the end was meant.
 mod action;
+mod ends;
 mod event;
-pub mod recovery;
+mod requests;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use policies::backoff::Starts;
+use policies::choice::Recovery;
+use policies::schedule::Schedule;
+
 pub use self::action::{Action, Kind};
-pub use self::event::{Ask, Begin, Event, Options};
-use self::recovery::{Next, Recovery};
-use crate::definition::Restart;
+pub use self::event::{Ask, Begin, Event, Met, Options};
 use crate::wire::Ended;
 
 /// How long after its start a scheduled workload's first snapshot is taken.
@@ -25,8 +32,8 @@ enum State {
     Starting,
     /// Being brought back from this snapshot.
     Restoring(u64),
-    /// Up since then.
-    Running(Duration),
+    /// Up.
+    Running,
     /// Waiting to be brought back.
     Waiting(Duration, Next),
     /// It ended, and its tree is being cleared away; then this.
@@ -35,13 +42,21 @@ enum State {
     Over(Outcome),
 }
 
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Restore(u64),
+    Fresh,
+}
+
 /// How it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Finished,
     Stopped,
     Failed,
-    Again(Next),
+    /// It is not: after this pause.
+    Again(Duration, Next),
 }
 
 /// A snapshot that is being taken, and for whom.
@@ -51,40 +66,65 @@ struct Taking {
     stop: bool,
 }
 
+/// A way back that somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rollback {
+    asked_by: u64,
+    seq: u64,
+    begun: bool,
+}
+
 /// One workload's keeper.
 #[derive(Debug)]
 pub struct Machine {
     options: Options,
     state: State,
+    /// Snapshots of the current line, newest first.
+    line: Vec<u64>,
     recovery: Recovery,
+    starts: Starts,
+    /// Starts in a row, for the pauses between them.
+    tries: u32,
+    up_at: Duration,
     taking: Option<Taking>,
-    /// Requests that wait for the snapshot in progress.
+    /// Ends that are judged once the snapshot in progress is done.
+    held: Vec<Event>,
+    /// Requests that wait for the snapshot in progress, or for the workload to run.
     waiting: Vec<(u64, Ask)>,
+    schedule: Schedule,
     /// When the next snapshot is due.
     due: Option<Duration>,
     /// Somebody asked for the end; those who wait for it, and when patience ends.
     asked: bool,
     stoppers: Vec<u64>,
     kill_at: Option<Duration>,
-    rolled_back: Option<(u64, u64)>,
+    rollback: Option<Rollback>,
     code: i32,
 }
 
 impl Machine {
-    /// Of a workload with these snapshots on its current line, oldest first.
+    /// Of a workload with these snapshots on its current line, oldest first, and what recovery
+    /// remembers.
     #[must_use]
-    pub fn new(options: Options, line: Vec<u64>) -> Self {
+    pub fn new(options: Options, mut line: Vec<u64>, recovery: Recovery) -> Self {
+        line.reverse();
         Self {
-            recovery: Recovery::new(line, options.restart_limit, options.restart_window),
+            schedule: Schedule::default().interval(options.every.unwrap_or_default()),
             options,
             state: State::Over(Outcome::Finished),
+            line,
+            recovery,
+            starts: Starts::default(),
+            tries: recovery.tries(),
+            up_at: Duration::ZERO,
             taking: None,
+            held: Vec::new(),
             waiting: Vec::new(),
             due: None,
             asked: false,
             stoppers: Vec::new(),
             kill_at: None,
-            rolled_back: None,
+            rollback: None,
             code: 0,
         }
     }
@@ -92,22 +132,27 @@ impl Machine {
     /// What to do now.
     pub fn on(&mut self, event: Event, now: Duration) -> Vec<Action> {
         let mut todo = Vec::new();
-        match event {
-            Event::Begin(how) => self.begin(how, now, &mut todo),
-            Event::Up => self.up(now, &mut todo),
-            Event::NotStarted { code } => self.not_started(code, &mut todo),
-            Event::NotRestored { why } => self.not_restored(&why, now, &mut todo),
-            Event::Ended(ended) => self.ended(ended, now, &mut todo),
-            Event::Gone => self.gone(now, &mut todo),
-            Event::Checkpointed { seq } => self.checkpointed(seq, now, &mut todo),
-            Event::NotCheckpointed { why } => self.not_checkpointed(&why, &mut todo),
-            Event::Forgotten { seq } => self.recovery.forget(seq),
-            Event::Interrupted => self.asked = true,
-            Event::Asked { id, ask } => self.asked_for(id, ask, now, &mut todo),
-            Event::Tick => {}
-        }
+        self.happen(event, now, &mut todo);
         self.what_is_due(now, &mut todo);
         todo
+    }
+
+    fn happen(&mut self, event: Event, now: Duration, todo: &mut Vec<Action>) {
+        match event {
+            Event::Begin(how) => self.begin(how, now, todo),
+            Event::Up => self.up(now, todo),
+            Event::NotStarted { code } => self.not_started(code, todo),
+            Event::NotRestored { why } => self.not_restored(&why, now, todo),
+            Event::Ended(_) | Event::Gone if self.taking.is_some() => self.held.push(event),
+            Event::Ended(ended) => self.ended(ended, now, todo),
+            Event::Gone => self.gone(now, todo),
+            Event::Checkpointed { seq } => self.checkpointed(seq, now, todo),
+            Event::NotCheckpointed { why } => self.not_checkpointed(&why, now, todo),
+            Event::Forgotten { seq } => self.line.retain(|one| *one != seq),
+            Event::Interrupted => self.asked = true,
+            Event::Asked { id, ask } => self.asked_for(id, ask, now, todo),
+            Event::Tick => {}
+        }
     }
 
     /// When to come back with [`Event::Tick`], if nothing happens before.
@@ -115,7 +160,7 @@ impl Machine {
     pub fn wake_at(&self) -> Option<Duration> {
         let waiting = match self.state {
             State::Waiting(until, _) => Some(until),
-            State::Running(_) if self.taking.is_none() => self.due,
+            State::Running if self.taking.is_none() => self.due,
             _ => None,
         };
         waiting.into_iter().chain(self.kill_at).min()
@@ -125,16 +170,23 @@ impl Machine {
     #[must_use]
     pub fn state(&self) -> &'static str {
         match self.state {
+            State::Running if self.taking.is_some() => "checkpointing",
+            _ => self.lasting_state(),
+        }
+    }
+
+    /// Likewise, whether or not a snapshot is being taken.
+    #[must_use]
+    pub fn lasting_state(&self) -> &'static str {
+        match self.state {
             State::Starting => "starting",
             State::Restoring(_) => "restoring",
-            State::Running(_) if self.taking.is_some() => "checkpointing",
-            State::Running(_) => "running",
-            State::Waiting(..) => "backoff",
-            State::Ending(Outcome::Again(_)) => "backoff",
+            State::Running => "running",
+            State::Waiting(..) | State::Ending(Outcome::Again(..)) => "backoff",
             State::Ending(how) | State::Over(how) => match how {
                 Outcome::Failed => "failed",
                 Outcome::Stopped => "stopped",
-                Outcome::Finished | Outcome::Again(_) => "finished",
+                Outcome::Finished | Outcome::Again(..) => "finished",
             },
         }
     }
@@ -145,36 +197,86 @@ impl Machine {
         self.due
     }
 
+    /// Whether somebody asked for the end.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// The snapshot that is being restored.
+    #[must_use]
+    pub fn restoring(&self) -> Option<u64> {
+        match self.state {
+            State::Restoring(seq) => Some(seq),
+            _ => None,
+        }
+    }
+
+    /// Whether a snapshot is being taken.
+    #[must_use]
+    pub fn is_taking(&self) -> bool {
+        self.taking.is_some()
+    }
+
+    /// Whether this snapshot is on the current line.
+    #[must_use]
+    pub fn knows(&self, seq: u64) -> bool {
+        self.line.contains(&seq)
+    }
+
+    /// What the next keeper has to know of recovery.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
     fn begin(&mut self, how: Begin, now: Duration, todo: &mut Vec<Action>) {
         match how {
             Begin::Fresh => {
-                self.recovery.start_line();
+                self.recovery = Recovery::default();
                 self.start_fresh(todo);
             }
             Begin::Restore(seq) => {
-                self.recovery.go_back_to(seq);
+                let newest = self.line.first().copied().unwrap_or(0).max(seq);
+                self.recovery = Recovery::of_restored(seq, newest);
                 self.restore(seq, todo);
             }
-            Begin::Running => {
+            Begin::Running(met) => {
                 todo.push(Action::record(Kind::KeeperStarted, None, "the workload runs on"));
-                self.state = State::Running(now);
-                self.due = self.options.every.map(|every| now + every);
+                self.meet(met, now);
             }
-            Begin::Recover(ended) => {
+            Begin::Recover { ended, asked, lived } => {
                 todo.push(Action::record(Kind::KeeperStarted, None, "the workload has ended"));
-                self.state = State::Running(now);
-                self.ended(ended.unwrap_or(Ended { status: 0, signal: KILL }), now, todo);
+                (self.asked, self.state) = (asked, State::Running);
+                self.up_at = now.saturating_sub(lived);
+                self.ended(ended.unwrap_or(KILLED), now, todo);
                 self.gone(now, todo);
             }
         }
     }
 
+    /// A workload that has gone on without a keeper.
+    fn meet(&mut self, met: Met, now: Duration) {
+        self.asked = met.asked;
+        self.up_at = now.saturating_sub(met.lived);
+        self.state = met.restoring.map_or(State::Running, State::Restoring);
+        if met.restoring.is_none() && met.at_work {
+            self.taking = Some(Taking { asked_by: None, stop: false });
+        }
+        // By when the last one was taken, or keepers that die often would never take any.
+        let since = met.since_snapshot.unwrap_or(met.lived);
+        self.due = self.options.every.map(|every| (now + every).saturating_sub(since).max(now));
+    }
+
     fn start_fresh(&mut self, todo: &mut Vec<Action>) {
+        self.line.clear();
         self.state = State::Starting;
         todo.push(Action::StartFresh);
     }
 
+    /// What came after this snapshot is on another line now.
     fn restore(&mut self, seq: u64, todo: &mut Vec<Action>) {
+        self.line.retain(|one| *one <= seq);
         self.state = State::Restoring(seq);
         todo.push(Action::Restore { seq });
     }
@@ -186,19 +288,22 @@ impl Machine {
                 todo.push(Action::record(Kind::Started, None, "it runs"));
             }
             State::Restoring(seq) => {
-                self.due = self.options.every.map(|every| now + every);
-                let rolled_back = self.rolled_back.take();
+                // A copy has no snapshot of its own to go back to.
+                let alone = self.options.is_copy && self.line.is_empty();
+                self.due = self.next_tick(now, now);
+                self.due = if alone { Some(now + FIRST) } else { self.due };
+                let rolled_back = self.rollback.take();
                 let kind = if rolled_back.is_some() { Kind::RolledBack } else { Kind::Restored };
                 todo.push(Action::record(kind, Some(seq), "it runs again"));
-                todo.extend(rolled_back.map(|(id, seq)| Action::answer(id, Some(seq))));
+                todo.extend(rolled_back.map(|it| Action::answer(it.asked_by, Some(seq))));
             }
             _ => return,
         }
-        self.state = State::Running(now);
-        self.recovery.up(now);
+        (self.state, self.up_at) = (State::Running, now);
         if self.asked {
             todo.push(Action::Kill);
         }
+        self.next_in_line(now, todo);
     }
 
     fn not_started(&mut self, code: i32, todo: &mut Vec<Action>) {
@@ -207,179 +312,35 @@ impl Machine {
         self.over(Outcome::Failed, todo);
     }
 
-    fn not_restored(&mut self, why: &str, now: Duration, todo: &mut Vec<Action>) {
-        let State::Restoring(seq) = self.state else { return };
-        todo.push(Action::record(Kind::RestoreFailed, Some(seq), why));
-        if let Some((id, _)) = self.rolled_back.take() {
-            todo.push(Action::refuse(id, why));
-        }
-        if !self.recovery.in_episode() {
-            // Asked for by a person, who should decide what is next.
-            self.code = 1;
-            return self.over(Outcome::Stopped, todo);
-        }
-        let next = self.recovery.not_restored(now);
-        self.go_on(next, now, todo);
-    }
-
-    fn ended(&mut self, ended: Ended, now: Duration, todo: &mut Vec<Action>) {
-        if matches!(self.state, State::Ending(_) | State::Over(_) | State::Waiting(..)) {
-            return;
-        }
-        self.code = ended.code();
-        self.due = None;
-        let outcome = self.outcome(ended, now, todo);
-        self.state = State::Ending(outcome);
-    }
-
-    fn outcome(&mut self, ended: Ended, now: Duration, todo: &mut Vec<Action>) -> Outcome {
-        if let Some((_, seq)) = self.rolled_back {
-            return Outcome::Again(Next::Restore { seq, back: 0, pause: Duration::ZERO });
-        }
-        let how = describe(ended);
-        if self.asked {
-            todo.push(Action::record(Kind::Stopped, None, &how));
-            return Outcome::Stopped;
-        }
-        if is_normal(ended) {
-            todo.push(Action::record(Kind::Finished, None, &how));
-            if self.options.restart == Restart::Always {
-                let pause = self.recovery.pause(now);
-                return pause.map_or(Outcome::Failed, |p| Outcome::Again(Next::Fresh { pause: p }));
-            }
-            return Outcome::Finished;
-        }
-        todo.push(Action::record(Kind::Crashed, None, &how));
-        if self.options.restart == Restart::No {
-            return Outcome::Failed;
-        }
-        match self.recovery.crashed(now) {
-            Next::Fail { .. } => Outcome::Failed,
-            next => Outcome::Again(next),
-        }
-    }
-
-    /// Nothing of the tree is left: the next thing can begin.
-    fn gone(&mut self, now: Duration, todo: &mut Vec<Action>) {
-        if !matches!(self.state, State::Ending(_) | State::Over(_) | State::Waiting(..)) {
-            // Without having ended: it died with its shim.
-            self.ended(Ended { status: 0, signal: KILL }, now, todo);
-        }
-        if let State::Ending(outcome) = self.state {
-            match outcome {
-                Outcome::Again(next) => self.go_on(next, now, todo),
-                Outcome::Failed if self.options.restart != Restart::No => {
-                    let why = "it crashed too often";
-                    todo.push(Action::record(Kind::Failed, None, why));
-                    self.over(outcome, todo);
-                }
-                Outcome::Finished | Outcome::Stopped | Outcome::Failed => self.over(outcome, todo),
-            }
-        }
-    }
-
-    fn go_on(&mut self, next: Next, now: Duration, todo: &mut Vec<Action>) {
-        let pause = match next {
-            Next::Restore { pause, .. } | Next::Fresh { pause } => pause,
-            Next::Fail { why } => {
-                todo.push(Action::record(Kind::Failed, None, why));
-                if self.code == 0 {
-                    self.code = 1;
-                }
-                return self.over(Outcome::Failed, todo);
-            }
-        };
-        if let Next::Restore { seq, back: 1.., .. } = next {
-            todo.push(Action::record(Kind::SteppedBack, Some(seq), "the newer one crashed again"));
-        }
-        if pause > Duration::ZERO {
-            let why = format!("for {} ms", pause.as_millis());
-            todo.push(Action::record(Kind::Backoff, None, &why));
-        }
-        self.state = State::Waiting(now + pause, next);
-    }
-
-    fn over(&mut self, outcome: Outcome, todo: &mut Vec<Action>) {
-        self.state = State::Over(outcome);
-        self.kill_at = None;
-        let answered: Vec<_> = self.stoppers.drain(..).collect();
-        todo.extend(answered.into_iter().map(|id| Action::answer(id, None)));
-        let late: Vec<_> = self.waiting.drain(..).map(|(id, _)| id).collect();
-        todo.extend(late.into_iter().map(|id| Action::refuse(id, "the workload has ended")));
-        if let Some(Taking { asked_by: Some(id), stop: false }) = self.taking.take() {
-            todo.push(Action::refuse(id, "the workload has ended"));
-        }
-        todo.push(Action::Exit { code: self.code });
-    }
-
     fn checkpointed(&mut self, seq: u64, now: Duration, todo: &mut Vec<Action>) {
-        self.recovery.add(seq, now);
+        if !self.line.contains(&seq) {
+            self.line.insert(0, seq);
+        }
         todo.push(Action::record(Kind::Checkpointed, Some(seq), "it is durable"));
-        let Some(taking) = self.taking.take() else { return };
-        todo.extend(taking.asked_by.map(|id| Action::answer(id, Some(seq))));
-        if taking.stop {
-            self.asked = true;
+        let taking = self.taking.take();
+        let asked_by = taking.as_ref().and_then(|taking| taking.asked_by);
+        todo.extend(asked_by.map(|id| Action::answer(id, Some(seq))));
+        self.asked |= taking.is_some_and(|taking| taking.stop);
+        // As long as the newer ones are in doubt, the older ones may be needed.
+        if self.recovery.counts(seq, now.saturating_sub(self.up_at)) {
+            todo.push(Action::Retain { keep_last: self.options.keep_last });
         }
-        todo.push(Action::Retain { keep_last: self.options.keep_last });
-        self.next_in_line(now, todo);
+        self.go_on(now, todo);
     }
 
-    fn not_checkpointed(&mut self, why: &str, todo: &mut Vec<Action>) {
+    fn not_checkpointed(&mut self, why: &str, now: Duration, todo: &mut Vec<Action>) {
         todo.push(Action::record(Kind::CheckpointFailed, None, why));
-        let Some(taking) = self.taking.take() else { return };
-        todo.extend(taking.asked_by.map(|id| Action::refuse(id, why)));
+        let asked_by = self.taking.take().and_then(|taking| taking.asked_by);
+        todo.extend(asked_by.map(|id| Action::refuse(id, why)));
+        self.go_on(now, todo);
     }
 
-    fn next_in_line(&mut self, now: Duration, todo: &mut Vec<Action>) {
-        if !self.waiting.is_empty() {
-            let (id, ask) = self.waiting.remove(0);
-            self.asked_for(id, ask, now, todo);
+    /// No snapshot is in progress any more.
+    fn go_on(&mut self, now: Duration, todo: &mut Vec<Action>) {
+        for event in std::mem::take(&mut self.held) {
+            self.happen(event, now, todo);
         }
-    }
-
-    fn asked_for(&mut self, id: u64, ask: Ask, now: Duration, todo: &mut Vec<Action>) {
-        let running = matches!(self.state, State::Running(_));
-        match ask {
-            Ask::Checkpoint { .. } if !running => {
-                todo.push(Action::refuse(id, "the workload is not running"));
-            }
-            Ask::Checkpoint { .. } if self.taking.is_some() => self.waiting.push((id, ask)),
-            Ask::Checkpoint { stop, tags } => {
-                self.taking = Some(Taking { asked_by: Some(id), stop });
-                todo.push(Action::Checkpoint { trigger: "request", tags, stop });
-            }
-            Ask::Stop { signal, timeout } => {
-                self.asked = true;
-                self.stoppers.push(id);
-                match self.state {
-                    State::Running(_) => {
-                        self.kill_at = Some(now + timeout);
-                        todo.push(Action::Signal { number: signal });
-                    }
-                    State::Waiting(..) => self.over(Outcome::Stopped, todo),
-                    _ => {}
-                }
-            }
-            Ask::Kill => {
-                self.asked = true;
-                self.stoppers.push(id);
-                match self.state {
-                    State::Waiting(..) => self.over(Outcome::Stopped, todo),
-                    _ => todo.push(Action::Kill),
-                }
-            }
-            Ask::Rollback { seq } => self.roll_back(id, seq, now, todo),
-        }
-    }
-
-    fn roll_back(&mut self, id: u64, seq: u64, now: Duration, todo: &mut Vec<Action>) {
-        self.recovery.go_back_to(seq);
-        self.rolled_back = Some((id, seq));
-        let next = Next::Restore { seq, back: 0, pause: Duration::ZERO };
-        match self.state {
-            State::Waiting(..) => self.state = State::Waiting(now, next),
-            _ => todo.push(Action::Kill),
-        }
+        self.next_in_line(now, todo);
     }
 
     /// What time alone brings.
@@ -390,50 +351,45 @@ impl Machine {
         }
         match self.state {
             State::Waiting(until, next) if now >= until => match next {
-                Next::Restore { seq, .. } => self.restore(seq, todo),
-                Next::Fresh { .. } => {
-                    todo.push(Action::record(
-                        Kind::StartedFresh,
-                        None,
-                        "no snapshot is left to try",
-                    ));
+                Next::Restore(seq) => {
+                    self.rollback = self.rollback.map(|it| Rollback { begun: true, ..it });
+                    self.restore(seq, todo);
+                }
+                Next::Fresh => {
+                    let why = "there is no snapshot left to try";
+                    todo.push(Action::record(Kind::StartedFresh, None, why));
                     self.start_fresh(todo);
                 }
-                Next::Fail { .. } => self.over(Outcome::Failed, todo),
             },
-            State::Running(_) if self.due.is_some_and(|due| now >= due) => {
-                self.scheduled(now, todo)
-            }
+            State::Running if self.due.is_some_and(|due| now >= due) => self.scheduled(now, todo),
             _ => {}
         }
     }
 
     /// One that is due while another is in progress is left out, not made up for.
     fn scheduled(&mut self, now: Duration, todo: &mut Vec<Action>) {
-        let first = self.recovery.is_new_line();
-        self.due = self.options.every.map(|every| now + every);
+        let first = self.line.is_empty();
+        self.due = self.due.and_then(|due| self.next_tick(due, now));
         if self.taking.is_none() && !self.asked {
             self.taking = Some(Taking { asked_by: None, stop: false });
             let trigger = if first { "start" } else { "schedule" };
             todo.push(Action::Checkpoint { trigger, tags: Vec::new(), stop: false });
         }
     }
-}
 
-/// `SIGKILL` and those whose death systemd's Restart=on-failure takes for a normal end.
-const KILL: i32 = 9;
-const NORMAL: [i32; 4] = [1, 2, 13, 15];
-
-fn is_normal(ended: Ended) -> bool {
-    if ended.signal == 0 { ended.status == 0 } else { NORMAL.contains(&ended.signal) }
-}
-
-fn describe(ended: Ended) -> String {
-    match ended {
-        Ended { signal: 0, status } => format!("exited with status {status}"),
-        Ended { signal, .. } => format!("killed by signal {signal}"),
+    /// By the schedule that began `first`. Its times are a calendar's; ours do not jump.
+    fn next_tick(&self, first: Duration, now: Duration) -> Option<Duration> {
+        let date = |at: Duration| {
+            let at = chrono::TimeDelta::from_std(at).ok()?;
+            DateTime::<Utc>::UNIX_EPOCH.checked_add_signed(at)
+        };
+        let next = self.schedule.next(date(first)?, &date(now)?)?;
+        (next - DateTime::<Utc>::UNIX_EPOCH).to_std().ok()
     }
 }
+
+/// As a shim's death has it.
+const KILLED: Ended = Ended { status: 0, signal: 9 };
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ mod clients;
 mod serve;
 mod streams;
 mod terminal;
+mod work;
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;

@@ -15,4 +15,4 @@ pub use shim::*;
 pub use worker::*;
 
 /// Of the protocol between keeper and shim. A keeper speaks to shims of this version only.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

@@ -15,6 +15,7 @@ use engine::external::External;
 use engine::inventory::Pid;
 use engine::passing;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::bridge;
 use crate::error::{Error, Result, cannot};
@@ -34,6 +35,11 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// `snapd __worker`: what the hidden command runs.
 pub fn main() -> Result<()> {
+    // When the workload ends, the shim tells all that is left to end: not us, who may be about to
+    // say that its last snapshot is durable.
+    let mut deaf = SigSet::empty();
+    deaf.add(Signal::SIGTERM);
+    deaf.thread_block().map_err(cannot("block signals"))?;
     let connect = |number| passing::inherited(number).map_err(cannot("take over a connection"));
     let mut keeper = Channel::new(UnixStream::from(connect(TO_KEEPER)?), "keeper");
     let mut shim = Channel::new(UnixStream::from(connect(TO_SHIM)?), "shim");

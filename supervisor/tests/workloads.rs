@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use policies::restart::Restart;
 use supervisor::home::Home;
-use supervisor::keeper::Begin;
+use supervisor::options::{Done, Ear, Run, Stop};
 use supervisor::{client, launch, log, shim};
 
 type Test = (&'static str, fn(&Path));
@@ -51,13 +52,16 @@ fn main() -> ExitCode {
 
 fn run(dir: &str, name: &str, restart: &str, command: &[&str]) -> supervisor::Result<i32> {
     let home = Home::open(Path::new(dir))?;
-    let command = command.iter().map(|word| word.as_bytes().to_vec()).collect();
-    let mut definition = launch::define(name, command)?;
-    definition.restart = i32::from(restart == "no");
-    if restart == "detached" {
-        return Ok(launch::detached(&home, &definition, Begin::Fresh)?.unwrap_or(0));
+    let mut options = Run::new(command.iter().map(|word| word.as_bytes().to_vec()).collect());
+    options.name = Some(name.to_owned());
+    if restart == "no" {
+        options.restart = Restart::No;
     }
-    launch::foreground(home, definition, Begin::Fresh, false)
+    options.detach = restart == "detached";
+    Ok(match launch::run(&home, &options, &Ear::default())? {
+        Done::Ended(status) => status,
+        Done::Detached(_) => 0,
+    })
 }
 
 fn test(words: &[&str]) -> ExitCode {
@@ -194,7 +198,7 @@ fn it_runs_only_once(dir: &Path) {
     let home = Home::open(dir).unwrap();
     let second = snapd(dir, "no", "true").status().unwrap();
     assert_eq!(second.code(), Some(99), "refused");
-    client::stop(&home, "it", 15, Duration::from_secs(5)).unwrap();
+    client::stop(&home, "it", &Stop::default(), &Ear::default()).unwrap();
     within(5, || !client::is_running(&home, "it").unwrap());
     let entry = client::status(&home, "it").unwrap().entry;
     assert_eq!((entry.state.as_str(), entry.exit_code), ("stopped", Some(143)));

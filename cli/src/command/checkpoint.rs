@@ -1,6 +1,7 @@
 //! `snapd checkpoint`.
 use clap::Args;
 use supervisor::home::Home;
+use supervisor::options::{self, Ear};
 use supervisor::{client, query};
 
 use crate::context::Context;
@@ -46,7 +47,7 @@ pub(super) fn take(
     tags: Vec<String>,
 ) -> Outcome {
     interrupt::heed()?;
-    let seq = client::checkpoint(home, name, stop, tags)?;
+    let seq = client::checkpoint(home, name, &options::Checkpoint { tags, stop }, &Ear::default())?;
     if context.json {
         print_json(&json::Snapshot::of(&query::snapshot(home, name, seq)?))?;
     } else {

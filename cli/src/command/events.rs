@@ -2,7 +2,7 @@
 use clap::Args;
 use supervisor::book::{Book, Happening};
 
-use super::follow::{Growing, pause};
+use super::follow::pause;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::json;
@@ -29,14 +29,13 @@ pub(crate) struct Events {
 impl Events {
     pub(super) fn execute(self, context: &Context) -> Outcome {
         let home = context.home()?;
-        Book::open(&home)?.entry(&self.name)?;
-        let mut file = Growing::new(&home.logs(&self.name, "events"));
+        let book = Book::open(&home)?;
+        book.entry(&self.name)?;
+        let mut last = 0;
         loop {
-            file.read().map_err(supervisor_io)?;
-            for line in file.lines() {
-                if let Ok(one) = serde_json::from_str::<Happening>(&line) {
-                    self.show(context, &one)?;
-                }
+            for one in book.happenings_after(&self.name, last)? {
+                self.show(context, &one)?;
+                last = one.number;
             }
             if !self.follow {
                 return Ok(0);
@@ -54,15 +53,11 @@ impl Events {
                 kind: one.kind.clone(),
                 seq: one.seq,
                 reason: one.reason.clone(),
-                detail: None,
+                detail: one.detail.clone(),
             });
         }
         let which = one.seq.map(|seq| format!("{}@{seq}", self.name)).unwrap_or_default();
         let line = format!("{}  {:<18}  {which:<12}  {}", time(at), one.kind, one.reason);
         print(&format!("{}\n", line.trim_end()))
     }
-}
-
-fn supervisor_io(source: std::io::Error) -> Failure {
-    supervisor::Error::Io { what: "read the events".into(), source }.into()
 }

@@ -43,13 +43,6 @@ impl Growing {
         let rest = self.rest.split_off(len.min(self.rest.len()));
         std::mem::replace(&mut self.rest, rest)
     }
-
-    /// Takes the whole lines.
-    pub(super) fn lines(&mut self) -> Vec<String> {
-        let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let whole = self.take(end);
-        String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
-    }
 }
 
 /// Waits a moment.
@@ -62,6 +55,14 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    impl Growing {
+        fn lines(&mut self) -> Vec<String> {
+            let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let whole = self.take(end);
+            String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
+        }
+    }
 
     #[test]
     fn a_line_is_given_once_it_is_whole() {

@@ -1,10 +1,12 @@
 //! `snapd restore`.
 use clap::Args;
 use policies::name::Reference;
-use supervisor::keeper::Begin;
-use supervisor::{bridge, client, query};
+use supervisor::home::Home;
+use supervisor::options::{self, Done, Ear, News, Up};
+use supervisor::{launch, query};
 
-use super::run::{privileged, start};
+use super::run::options::{Files, Tcp};
+use super::run::privileged;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::json;
@@ -25,7 +27,7 @@ pub(crate) struct Restore {
     #[arg(value_name = "NAME[@N]")]
     snapshot: Reference,
     /// Restores it under another name
-    #[arg(long = "as", value_name = "NEW", value_parser = values::name, hide = true)]
+    #[arg(long = "as", value_name = "NEW", value_parser = values::name)]
     under: Option<String>,
     /// Returns once it runs
     #[arg(short, long)]
@@ -39,70 +41,55 @@ pub(crate) struct Restore {
     /// Goes on although an executable or library is no longer the same
     #[arg(long)]
     accept_changed: bool,
+    /// What it does with files that have changed since, instead of as the workload was started
+    #[arg(long, value_enum, value_name = "HOW")]
+    files: Option<Files>,
+    /// What becomes of TCP connections, instead of as the workload was started
+    #[arg(long, value_enum, value_name = "HOW")]
+    tcp: Option<Tcp>,
 }
 
 impl Restore {
     pub(super) fn execute(self, context: &Context) -> Outcome {
-        if self.under.is_some() {
-            return Err(Failure::Usage("--as is not supported by this version of snapd".into()));
-        }
         privileged()?;
         let home = context.home()?;
-        let name = self.snapshot.name.clone();
         let seq = query::resolve(&home, &self.snapshot)?;
-        if client::is_running(&home, &name)? {
-            if !self.replace {
-                return Err(Failure::Refused {
-                    text: format!("workload {name:?} is running"),
-                    hint: Some(format!(
-                        "`--replace` ends it first; so does `snapd rollback {name}@{seq}`"
-                    )),
-                    sort: supervisor::error::Sort::Busy,
-                });
-            }
-            return replace(context, &home, &name, seq);
-        }
-        if self.verify {
-            verify(&home, &name, seq)?;
-        }
-        let definition = bridge::kept(&home, &name, seq)?.definition;
-        let code = start(context, home.clone(), definition, Begin::Restore(seq), self.detach)?;
-        if self.detach && context.json && code == 0 {
-            told(&home, &name, seq, None)?;
-        }
-        Ok(code)
+        let mut how = options::Restore::new(&self.snapshot.name, Some(seq));
+        (how.as_new, how.detach, how.replace) = (self.under, self.detach, self.replace);
+        (how.verify, how.accept_changed) = (self.verify, self.accept_changed);
+        how.files = self.files.map(Files::told);
+        how.tcp = match self.tcp {
+            Some(tcp) if tcp.closes()? => Some(options::Tcp::Close),
+            Some(_) => Some(options::Tcp::Refuse),
+            None => None,
+        };
+        bring(context, &home, how)
     }
 }
 
-fn verify(home: &supervisor::home::Home, name: &str, seq: u64) -> Result<(), Failure> {
-    let Some(store) = query::store(home)? else { return Ok(()) };
-    let read = store.read(name, seq).and_then(|reader| reader.verify());
-    Ok(read.map_err(supervisor::Error::from)?)
-}
-
-/// Takes a running workload back; its keeper keeps its terminal.
-pub(super) fn replace(
-    context: &Context,
-    home: &supervisor::home::Home,
-    name: &str,
-    seq: u64,
-) -> Outcome {
-    let began = std::time::Instant::now();
-    client::rollback(home, name, seq)?;
-    if context.json {
-        told(home, name, seq, Some(began))?;
+/// Brings it back, and says so once it runs.
+pub(super) fn bring(context: &Context, home: &Home, mut how: options::Restore) -> Outcome {
+    how.json = context.json;
+    let tell = context.json && !how.detach;
+    let ear = Ear::new(move |news| {
+        if let (true, News::Up(up)) = (tell, news) {
+            drop(told(&up));
+        }
+    });
+    match launch::restore(home, &how, &ear)? {
+        Done::Ended(status) => return Ok(status),
+        Done::Detached(up) if context.json => told(&up)?,
+        Done::Detached(_) => {}
     }
     Ok(0)
 }
 
-fn told(
-    home: &supervisor::home::Home,
-    name: &str,
-    seq: u64,
-    began: Option<std::time::Instant>,
-) -> Result<(), Failure> {
-    let pid = client::status(home, name)?.live.map_or(0, |live| live.pid);
-    let took_ms = began.map_or(0.0, |began| began.elapsed().as_secs_f64() * 1_000.0);
-    let name = Some(name.to_owned());
-    print_json(&json::Restored { name, seq: Some(seq), pid, took_ms, notes: Vec::new() })
+fn told(up: &Up) -> Result<(), Failure> {
+    print_json(&json::Restored {
+        name: Some(up.name.clone()),
+        seq: up.seq,
+        pid: up.pid,
+        took_ms: up.took.as_secs_f64() * 1_000.0,
+        notes: Vec::new(),
+    })
 }

@@ -1,6 +1,7 @@
 //! `snapd rollback`.
 use clap::Args;
 use policies::name::Reference;
+use supervisor::options::Restore;
 use supervisor::{client, query};
 
 use crate::context::Context;
@@ -31,6 +32,8 @@ impl Rollback {
                 format!("`snapd restore {name}@{seq}` brings it back from there"),
             ));
         }
-        super::restore::replace(context, &home, name, seq)
+        let mut how = Restore::new(name, Some(seq));
+        how.replace = true;
+        super::restore::bring(context, &home, how)
     }
 }

@@ -5,11 +5,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use clap::Args;
-use policies::name::Reference;
-use supervisor::definition::Definition;
-use supervisor::home::Home;
-use supervisor::keeper::Begin;
-use supervisor::{client, launch, query};
+use supervisor::launch;
+use supervisor::options::{Done, Ear, Run as Wanted};
 
 use self::options::Options;
 use crate::context::Context;
@@ -50,79 +47,21 @@ pub(crate) struct Run {
 
 impl Run {
     pub(super) fn execute(self, context: &Context) -> Outcome {
-        self.options.check()?;
         privileged()?;
+        let command = self.command.into_iter().map(OsString::into_vec).collect();
+        let mut options = Wanted::new(command);
+        self.options.fill(&mut options)?;
+        options.name = self.name;
+        (options.detach, options.json) = (self.detach, context.json);
+        (options.fresh, options.resume) = (self.fresh, self.resume);
         let home = context.home()?;
-        let command: Vec<_> = self.command.iter().cloned().map(OsString::into_vec).collect();
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => free_name(&home, self.command.first())?,
-        };
-        let mut definition = launch::define(&name, command)?;
-        self.options.apply(&mut definition)?;
-        let begin = self.begin(&home, &name)?;
-        start(context, home, definition, begin, self.detach)
-    }
-
-    /// From the beginning or from a snapshot; refused where both could be meant.
-    fn begin(&self, home: &Home, name: &str) -> Result<Begin, Failure> {
-        if self.fresh || client::is_running(home, name)? {
-            return Ok(Begin::Fresh); // That it runs already is found out under its lock.
+        match launch::run(&home, &options, &Ear::default())? {
+            Done::Ended(status) => return Ok(status),
+            Done::Detached(up) if context.json => print_json(&super::ls::row(&home, &up.name)?)?,
+            Done::Detached(up) => print(&format!("{}\n", up.name))?,
         }
-        let newest = newest(home, name)?;
-        match newest {
-            Some(seq) if self.resume => Ok(Begin::Restore(seq)),
-            Some(seq) => Err(Failure::refused(
-                format!("workload {name:?} is not running, and has the snapshot {name}@{seq}"),
-                format!("`snapd restore {name}` goes on from it, `--fresh` starts anew"),
-            )),
-            None => Ok(Begin::Fresh),
-        }
+        Ok(0)
     }
-}
-
-/// The newest restorable snapshot of the current line, if there is one.
-fn newest(home: &Home, name: &str) -> Result<Option<u64>, Failure> {
-    let wanted = Reference { name: name.to_owned(), which: policies::name::Which::Back(0) };
-    match query::resolve(home, &wanted) {
-        Ok(seq) => Ok(Some(seq)),
-        Err(supervisor::Error::Missing(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn free_name(home: &Home, command: Option<&OsString>) -> Result<String, Failure> {
-    let command = command.map(|command| command.to_string_lossy()).unwrap_or_default();
-    let listed = client::list(home)?;
-    let saved = query::store(home)?.map(|store| store.names()).transpose();
-    let saved = saved.map_err(supervisor::Error::from)?.unwrap_or_default();
-    let taken = |name: &str| {
-        listed.iter().any(|one| one.entry.definition.name == name)
-            || saved.iter().any(|one| one == name)
-    };
-    Ok(policies::name::from_command(&command, taken))
-}
-
-/// Starts it in the foreground, or detached.
-pub(super) fn start(
-    context: &Context,
-    home: Home,
-    definition: Definition,
-    begin: Begin,
-    detach: bool,
-) -> Outcome {
-    if !detach {
-        return Ok(launch::foreground(home, definition, begin, context.json)?);
-    }
-    if let Some(code) = launch::detached(&home, &definition, begin)? {
-        return Ok(code);
-    }
-    match begin {
-        Begin::Restore(_) => {}
-        _ if context.json => print_json(&super::ls::row(&home, &definition.name)?)?,
-        _ => print(&format!("{}\n", definition.name))?,
-    }
-    Ok(0)
 }
 
 /// Supervision makes namespaces and restores PIDs: an ordinary user is told before anything is tried.

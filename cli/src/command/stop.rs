@@ -4,6 +4,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::sys::signal::Signal;
 use supervisor::client;
+use supervisor::options::{self, Ear};
 
 use crate::context::Context;
 use crate::exit::Outcome;
@@ -40,7 +41,9 @@ impl Stop {
         if self.checkpoint {
             return super::checkpoint::take(context, &home, &self.name, true, Vec::new());
         }
-        client::stop(&home, &self.name, self.signal as i32, self.timeout)?;
+        let (timeout, signal) = (self.timeout, self.signal as i32);
+        let how = options::Stop { checkpoint: false, timeout, signal };
+        client::stop(&home, &self.name, &how, &Ear::default())?;
         print("")?;
         Ok(0)
     }

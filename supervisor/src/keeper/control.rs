@@ -1,13 +1,15 @@
 //! `DIR/run/NAME.control`: where commands ask.
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::shell::Heard;
 use crate::error::{Result, cannot};
 use crate::home::Home;
 use crate::wire::{Frames, FromKeeper, ToKeeper, encode, from_keeper};
+
+/// Takes any number of [`from_keeper::Of::Progress`] and then one answer.
+pub(super) type Reply = UnboundedSender<from_keeper::Of>;
 
 /// Takes requests from now on.
 pub(super) fn listen(home: &Home, name: &str, heard: UnboundedSender<Heard>) -> Result<()> {
@@ -27,13 +29,14 @@ async fn serve(mut socket: UnixStream, heard: UnboundedSender<Heard>) {
     while let Ok(len @ 1..) = socket.read(&mut room).await {
         frames.push(room.get(..len).unwrap_or_default());
         while let Ok(Some(ToKeeper { of: Some(request) })) = frames.next::<ToKeeper>() {
-            let (reply, answer) = oneshot::channel();
+            let (reply, mut answers) = unbounded_channel();
             if heard.send(Heard::Asked(request, reply)).is_err() {
                 return;
             }
-            let of: Option<from_keeper::Of> = answer.await.ok();
-            if socket.write_all(&encode(&FromKeeper { of })).await.is_err() {
-                return;
+            while let Some(of) = answers.recv().await {
+                if socket.write_all(&encode(&FromKeeper { of: Some(of) })).await.is_err() {
+                    return;
+                }
             }
         }
     }

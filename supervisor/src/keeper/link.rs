@@ -1,7 +1,7 @@
 //! The keeper's end of a shim: making one, meeting one, having a worker started in it.
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -15,11 +15,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::Charge;
 use super::shell::Heard;
+use super::standard::Held;
 use crate::error::{Error, Result, cannot};
 use crate::shim::CONNECTION;
 use crate::wire::{
-    Attach, Channel, Configure, Empty, Frames, FromShim, FromWorker, Settled, ToShim, ToWorker,
-    VERSION, Work, from_shim, from_worker, to_shim, to_worker,
+    Attach, Channel, Configure, Empty, Frames, FromShim, FromWorker, Settled, Status, ToShim,
+    ToWorker, VERSION, Work, from_shim, from_worker, to_shim, to_worker,
 };
 
 /// A shim at the other end of a connection.
@@ -30,10 +31,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Makes a shim. `from`: where its log and input go on.
-    pub(super) fn make(charge: &Charge, from: Option<Settled>) -> Result<Self> {
+    /// Makes a shim with these standard streams. `from`: where its log and input go on.
+    pub(super) fn make(
+        charge: &Charge,
+        from: Option<Settled>,
+        streams: &[OwnedFd],
+    ) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
-        let outer = start(&theirs)?;
+        let outer = start(&theirs, streams)?;
         drop(theirs);
         let mut channel = Channel::new(ours, "shim");
         let dir = charge.home.dir().as_os_str().as_bytes().to_vec();
@@ -58,6 +63,30 @@ impl Link {
         Ok(Self { channel: Channel::new(socket, "shim"), shim })
     }
 
+    /// How the workload is, and the files among its standard streams: what a keeper that takes over
+    /// has to know first.
+    pub(super) fn take_over(&mut self) -> Result<(Status, Held)> {
+        self.send(to_shim::Of::TakeOver(Empty {}))?;
+        let mut held = Held::new();
+        loop {
+            match self.channel.expect::<FromShim>()?.of {
+                Some(from_shim::Of::Streams(names)) => {
+                    for key in names.keys {
+                        let number = key.strip_prefix("stdio/").and_then(|it| it.parse().ok());
+                        held.extend(number.zip(self.channel.take_passed()));
+                    }
+                }
+                Some(from_shim::Of::Status(status)) => return Ok((status, held)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets go of it: one in which nothing runs ends then.
+    pub(super) fn leave(&self) {
+        let _ = self.channel.socket().shutdown(std::net::Shutdown::Both);
+    }
+
     /// From now on reports what the shim says; and when it is gone, with all that lived in it.
     pub(super) fn listen(&self, terminal: bool, heard: UnboundedSender<Heard>) -> Result<()> {
         let (say, socket) = ("listen to the shim", self.channel.socket().try_clone());
@@ -78,7 +107,7 @@ impl Link {
             while is_alive(shim) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            drop(heard.send(Heard::ShimGone));
+            drop(heard.send(Heard::ShimGone(shim)));
         });
         Ok(())
     }
@@ -113,33 +142,34 @@ impl Link {
         self.channel.send(&message, &[program.as_fd(), theirs.as_fd()])?;
         drop(theirs);
         std::thread::spawn(move || {
-            let result = converse(Channel::new(ours, "worker"), request);
+            let result = converse(Channel::new(ours, "worker"), request, &heard);
             drop(heard.send(Heard::Worker(result)));
         });
         Ok(())
     }
 }
 
-fn converse(mut worker: Channel, request: to_worker::Of) -> Result<from_worker::Of> {
+fn converse(
+    mut worker: Channel,
+    request: to_worker::Of,
+    heard: &UnboundedSender<Heard>,
+) -> Result<from_worker::Of> {
     worker.send(&ToWorker { of: Some(request) }, &[])?;
     loop {
         match worker.expect::<FromWorker>()?.of {
-            Some(from_worker::Of::Progress(_)) | None => {}
+            Some(from_worker::Of::Progress(it)) => drop(heard.send(Heard::Progress(it))),
+            None => {}
             Some(from_worker::Of::Failed(fault)) => return Err(Error::Told(Box::new(fault))),
             Some(result) => return Ok(result),
         }
     }
 }
 
-/// Starts the outer of the shim's two processes, with our standard streams.
-fn start(connection: &UnixStream) -> Result<Pid> {
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let fds: [(BorrowedFd<'_>, i32); 4] = [
-        (input.as_fd(), 0),
-        (output.as_fd(), 1),
-        (error.as_fd(), 2),
-        (connection.as_fd(), CONNECTION),
-    ];
+/// Starts the outer of the shim's two processes.
+fn start(connection: &UnixStream, streams: &[OwnedFd]) -> Result<Pid> {
+    let standard = streams.iter().map(AsFd::as_fd).zip(0..CONNECTION);
+    let fds: Vec<(BorrowedFd<'_>, i32)> =
+        standard.chain([(connection.as_fd(), CONNECTION)]).collect();
     let env = std::env::vars_os().filter_map(|(name, value)| {
         CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
     });
@@ -149,7 +179,7 @@ fn start(connection: &UnixStream) -> Result<Pid> {
         env: env.collect(),
         cwd: None,
         umask: None,
-        fds: fds.to_vec(),
+        fds,
         pid: None,
         own_group: true,
         foreground_of: None,

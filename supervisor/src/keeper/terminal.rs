@@ -3,6 +3,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use engine::spawn::{WindowSize, window_size};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
@@ -13,6 +14,9 @@ use super::link::Link;
 use super::shell::Heard;
 use crate::error::{Result, cannot};
 use crate::wire::to_shim;
+
+/// How often we look whether we have come into the foreground.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 pub(super) struct Terminal {
     fd: OwnedFd,
@@ -67,6 +71,18 @@ impl Terminal {
             let heard = heard.clone();
             std::thread::spawn(move || read_keys(&heard));
         }
+    }
+
+    /// Whether it is raw now.
+    pub(super) fn is_raw(&self) -> bool {
+        self.saved.is_some()
+    }
+
+    /// When to look again whether we are in the foreground: a shell that puts us there while we run
+    /// tells nobody.
+    pub(super) fn watch(&self) -> Option<Duration> {
+        let background = self.typing && self.saved.is_none();
+        background.then_some(LOOK_AGAIN)
     }
 
     /// Gives the terminal back as it was.

@@ -67,7 +67,7 @@ pub enum Action {
     /// Removes what need not be kept.
     Retain {
         /// How many stay.
-        keep_last: usize,
+        keep_last: u64,
     },
     /// Sends the first process a signal.
     Signal {

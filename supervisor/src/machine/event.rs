@@ -1,7 +1,10 @@
 //! What happens to a keeper.
 use std::time::Duration;
 
-use crate::definition::{Definition, Restart};
+use policies::backoff::Limit;
+use policies::restart::Restart;
+
+use crate::definition::Definition;
 use crate::wire::Ended;
 
 /// What the machine has to know of a definition.
@@ -11,12 +14,12 @@ pub struct Options {
     pub every: Option<Duration>,
     /// `--restart`.
     pub restart: Restart,
-    /// `--restart-limit`: so many...
-    pub restart_limit: usize,
-    /// ...in so long.
-    pub restart_window: Duration,
+    /// `--restart-limit`.
+    pub limit: Limit,
     /// `--keep-last`.
-    pub keep_last: usize,
+    pub keep_last: u64,
+    /// It came from another workload's snapshot.
+    pub is_copy: bool,
 }
 
 impl Options {
@@ -24,13 +27,14 @@ impl Options {
     #[must_use]
     pub fn of(definition: &Definition) -> Self {
         let every = Duration::from_millis(definition.every_ms);
-        let big = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let starts = usize::try_from(definition.restart_limit).unwrap_or(usize::MAX);
+        let within = Duration::from_millis(definition.restart_window_ms);
         Self {
             every: (every > Duration::ZERO).then_some(every),
-            restart: definition.restart(),
-            restart_limit: big(definition.restart_limit),
-            restart_window: Duration::from_millis(definition.restart_window_ms),
-            keep_last: big(definition.keep_last),
+            restart: definition.restarts(),
+            limit: Limit { starts, within },
+            keep_last: definition.keep_last.into(),
+            is_copy: false,
         }
     }
 }
@@ -42,10 +46,32 @@ pub enum Begin {
     Fresh,
     /// From this snapshot.
     Restore(u64),
-    /// With a workload that runs already.
-    Running,
-    /// With one that ended while it had no keeper; its status, if its shim could still say it.
-    Recover(Option<Ended>),
+    /// With a workload that is there already.
+    Running(Met),
+    /// With one that ended while it had no keeper.
+    Recover {
+        /// Its status, if its shim could still say it.
+        ended: Option<Ended>,
+        /// Somebody had asked for that.
+        asked: bool,
+        /// Since when it ran, about.
+        lived: Duration,
+    },
+}
+
+/// How a keeper found a workload that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Met {
+    /// It is being brought back from this snapshot.
+    pub restoring: Option<u64>,
+    /// A worker of the earlier keeper is at it.
+    pub at_work: bool,
+    /// Somebody has asked for its end.
+    pub asked: bool,
+    /// Since when it runs, about.
+    pub lived: Duration,
+    /// When its last snapshot was taken.
+    pub since_snapshot: Option<Duration>,
 }
 
 /// One thing that happened.

@@ -1,14 +1,17 @@
+use policies::backoff::Limit;
+use policies::restart::Restart;
+
 use super::*;
 
 fn machine(every_ms: u64, line: &[u64]) -> Machine {
     let options = Options {
         every: (every_ms > 0).then(|| Duration::from_millis(every_ms)),
         restart: Restart::OnFailure,
-        restart_limit: 10,
-        restart_window: ms(60_000),
+        limit: Limit::default(),
         keep_last: 10,
+        is_copy: false,
     };
-    Machine::new(options, line.to_vec())
+    Machine::new(options, line.to_vec(), Recovery::default())
 }
 
 fn ms(number: u64) -> Duration {
@@ -54,6 +57,7 @@ fn snapshots_come_at_the_start_and_then_by_schedule() {
     assert_eq!(it.on(Event::Tick, ms(650)), []);
     let done = doing(it.on(Event::Checkpointed { seq: 1 }, ms(700)));
     assert_eq!(done, [Action::Retain { keep_last: 10 }]);
+    assert_eq!(it.wake_at(), Some(ms(1100)));
     assert_eq!(it.on(Event::Tick, ms(1150)), [take("schedule")]);
 }
 
@@ -92,15 +96,142 @@ fn a_shim_that_is_killed_is_a_crash_like_another() {
     assert_eq!(it.on(Event::Tick, ms(400)), [Action::Restore { seq: 4 }]);
 }
 
+fn recover(ended: Option<Ended>, asked: bool) -> Event {
+    Event::Begin(Begin::Recover { ended, asked, lived: ms(20_000) })
+}
+
 #[test]
 fn what_ended_without_a_keeper_is_judged_by_the_next() {
     let mut it = machine(500, &[1, 2]);
-    let crash = Event::Begin(Begin::Recover(None));
-    assert_eq!(doing(it.on(crash, ms(0))), []);
+    assert_eq!(doing(it.on(recover(None, false), ms(0))), []);
     assert_eq!(it.on(Event::Tick, ms(100)), [Action::Restore { seq: 2 }]);
     let mut it = machine(500, &[1, 2]);
-    let ended = Begin::Recover(Some(Ended { status: 0, signal: 0 }));
-    assert_eq!(doing(it.on(Event::Begin(ended), ms(0))), [Action::Exit { code: 0 }]);
+    let ended = Some(Ended { status: 0, signal: 0 });
+    assert_eq!(doing(it.on(recover(ended, false), ms(0))), [Action::Exit { code: 0 }]);
+    // The keeper that was asked for the end did not live to see it.
+    let mut it = machine(500, &[1, 2]);
+    assert_eq!(doing(it.on(recover(None, true), ms(0))), [Action::Exit { code: 137 }]);
+}
+
+#[test]
+fn what_a_worker_of_an_earlier_keeper_does_counts() {
+    let mut it = machine(500, &[1]);
+    let met = Met { at_work: true, since_snapshot: Some(ms(300)), ..Met::default() };
+    let later = ms(10_000);
+    assert_eq!(doing(it.on(Event::Begin(Begin::Running(met)), later)), []);
+    assert_eq!(it.state(), "checkpointing");
+    it.on(Event::Checkpointed { seq: 2 }, later + ms(10));
+    assert_eq!(it.wake_at(), Some(later + ms(200)), "by the snapshot before");
+    it.on(killed(9), later + ms(20));
+    it.on(Event::Gone, later + ms(20));
+    assert_eq!(it.on(Event::Tick, later + ms(120)), [Action::Restore { seq: 2 }]);
+}
+
+#[test]
+fn a_snapshot_that_becomes_durable_after_the_crash_is_the_newest() {
+    let mut it = running(500, &[]);
+    it.on(Event::Tick, ms(100));
+    it.on(Event::Checkpointed { seq: 1 }, ms(150));
+    it.on(Event::Tick, ms(600));
+    it.on(killed(9), ms(610));
+    it.on(Event::Gone, ms(612));
+    it.on(Event::Checkpointed { seq: 2 }, ms(620));
+    assert_eq!(it.on(Event::Tick, ms(800)), [Action::Restore { seq: 2 }]);
+}
+
+#[test]
+fn a_last_snapshot_ends_it_whichever_news_comes_first() {
+    let ask = || Event::Asked { id: 1, ask: Ask::Checkpoint { stop: true, tags: vec![] } };
+    let done = Event::Checkpointed { seq: 1 };
+    for early in [false, true] {
+        let mut it = running(0, &[]);
+        it.on(ask(), ms(1));
+        let mut all = Vec::new();
+        all.extend(early.then(|| it.on(done.clone(), ms(2))).unwrap_or_default());
+        all.extend(it.on(killed(9), ms(3)));
+        all.extend(it.on(Event::Gone, ms(4)));
+        all.extend((!early).then(|| it.on(done.clone(), ms(5))).unwrap_or_default());
+        let exit = Action::Exit { code: 137 };
+        assert!(all.contains(&Action::answer(1, Some(1))) && all.contains(&exit), "{all:?}");
+    }
+    // It died before that was safe: a crash.
+    let mut it = running(0, &[1]);
+    it.on(Event::Checkpointed { seq: 1 }, ms(0));
+    it.on(ask(), ms(1));
+    it.on(killed(9), ms(3));
+    it.on(Event::NotCheckpointed { why: "it died".into() }, ms(4));
+    it.on(Event::Gone, ms(4));
+    assert_eq!(it.on(Event::Tick, ms(110)), [Action::Restore { seq: 1 }]);
+}
+
+#[test]
+fn crashes_at_once_step_back_start_fresh_and_fail() {
+    let mut it = running(0, &[]);
+    (1..=7).for_each(|seq| drop(it.on(Event::Checkpointed { seq }, ms(1))));
+    let (mut at, mut done) = (ms(20_000), Vec::new());
+    while !matches!(done.last(), Some(Action::Exit { .. })) {
+        it.on(killed(11), at);
+        done.extend(doing(it.on(Event::Gone, at)));
+        at = it.wake_at().unwrap_or(at);
+        done.extend(doing(it.on(Event::Tick, at)));
+        it.on(Event::Up, at);
+    }
+    let mut expected: Vec<_> = [7, 6, 5, 4].map(|seq| Action::Restore { seq }).to_vec();
+    expected.extend([Action::StartFresh, Action::Exit { code: 139 }]);
+    assert_eq!(done, expected);
+}
+
+#[test]
+fn as_long_as_new_snapshots_are_in_doubt_old_ones_stay() {
+    let mut it = running(0, &[]);
+    (1..=3).for_each(|seq| drop(it.on(Event::Checkpointed { seq }, ms(1))));
+    it.on(killed(11), ms(20_000));
+    it.on(Event::Gone, ms(20_000));
+    it.on(Event::Tick, ms(20_100));
+    it.on(Event::Up, ms(20_100));
+    assert_eq!(doing(it.on(Event::Checkpointed { seq: 4 }, ms(25_000))), []);
+    let retain = Action::Retain { keep_last: 10 };
+    assert_eq!(doing(it.on(Event::Checkpointed { seq: 5 }, ms(31_000))), [retain]);
+}
+
+#[test]
+fn a_damaged_snapshot_is_stepped_over_but_a_person_is_asked() {
+    let mut it = running(0, &[]);
+    (1..=2).for_each(|seq| drop(it.on(Event::Checkpointed { seq }, ms(1))));
+    it.on(killed(11), ms(20_000));
+    it.on(Event::Gone, ms(20_000));
+    it.on(Event::Tick, ms(20_100));
+    it.on(Event::NotRestored { why: "damaged".into() }, ms(20_100));
+    assert_eq!(it.on(Event::Tick, ms(20_300)), [Action::Restore { seq: 1 }]);
+    let mut it = machine(0, &[1, 2]);
+    it.on(Event::Begin(Begin::Restore(2)), ms(0));
+    let done = doing(it.on(Event::NotRestored { why: "damaged".into() }, ms(1)));
+    assert_eq!(done, [Action::Exit { code: 1 }]);
+}
+
+#[test]
+fn requests_wait_for_a_workload_that_is_about_to_run() {
+    let mut it = machine(0, &[1]);
+    it.on(Event::Begin(Begin::Restore(1)), ms(0));
+    let ask = Event::Asked { id: 3, ask: Ask::Checkpoint { stop: false, tags: vec![] } };
+    assert_eq!(it.on(ask, ms(1)), []);
+    let done = doing(it.on(Event::Up, ms(2)));
+    assert!(matches!(done.as_slice(), [Action::Checkpoint { .. }]), "{done:?}");
+}
+
+#[test]
+fn too_many_starts_are_a_failure() {
+    let mut it = running(0, &[]);
+    it.on(Event::Checkpointed { seq: 1 }, ms(1));
+    it.options.limit = Limit { starts: 2, within: ms(60_000) };
+    let mut last = Vec::new();
+    for second in [11, 22, 33] {
+        it.on(killed(9), ms(second * 1000));
+        last = doing(it.on(Event::Gone, ms(second * 1000)));
+        it.on(Event::Tick, ms(second * 1000 + 500));
+        it.on(Event::Up, ms(second * 1000 + 500));
+    }
+    assert_eq!(last, [Action::Exit { code: 137 }]);
 }
 
 #[test]

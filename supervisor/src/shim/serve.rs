@@ -1,12 +1,11 @@
 //! The loop: signals, connections, streams.
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use engine::spawn::{Program, WindowSize, spawn};
+use engine::spawn::WindowSize;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -21,17 +20,12 @@ use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
 use crate::home::{Home, Lock};
 use crate::wire::{
-    Channel, Ended, Fault, Resize, Signal as Send, Status, Streams as Names, VERSION, Whom, Work,
+    Channel, Ended, Fault, Resize, Signal as Send, Status, Streams as Names, VERSION, Whom,
     from_shim, to_shim,
 };
 
 /// How long what is left of a tree has to end by itself.
 const GRACE: Duration = Duration::from_secs(10);
-/// Where a worker finds its connections: to the keeper, to us.
-const TO_KEEPER: i32 = 3;
-const TO_SHIM: i32 = 4;
-/// Its own program.
-const PROGRAM: i32 = 5;
 
 /// What poll(2) found ready.
 #[derive(Clone, Copy)]
@@ -44,13 +38,13 @@ enum Ready {
 
 pub(super) struct Shim {
     home: Home,
-    definition: Definition,
+    pub(super) definition: Definition,
     _lock: Lock,
-    streams: Streams,
-    children: Children,
+    pub(super) streams: Streams,
+    pub(super) children: Children,
     signals: SignalFd,
     listener: UnixListener,
-    clients: BTreeMap<u32, Client>,
+    pub(super) clients: BTreeMap<u32, Client>,
     next_client: u32,
     end: End,
 }
@@ -201,6 +195,7 @@ impl Shim {
             to_shim::Of::Resize(size) => self.resize(size),
             to_shim::Of::TrimInput(position) => self.streams.trim_input(position),
             to_shim::Of::Ask(_) => self.tell(from, from_shim::Of::Status(self.status())),
+            to_shim::Of::TakeOver(_) => self.hand_files(from),
             to_shim::Of::Settle(_) => {
                 let (written, settled) = self.streams.settle();
                 self.show(written);
@@ -223,6 +218,16 @@ impl Shim {
         Ok(())
     }
 
+    /// A new keeper may have to make our successor: it gets the files that the workload shares with
+    /// those who started it.
+    fn hand_files(&mut self, to: u32) {
+        let (keys, fds): (Vec<_>, Vec<_>) = self.streams.handed().unzip();
+        if let Some(client) = self.clients.get_mut(&to) {
+            client.send_first(from_shim::Of::Streams(Names { keys }), &fds);
+        }
+        self.tell(to, from_shim::Of::Status(self.status()));
+    }
+
     /// Someone brought the tree back: as if we had started it.
     fn adopt(&mut self, worker: u32, first: Pid) {
         self.streams.hand_over();
@@ -235,73 +240,6 @@ impl Shim {
         self.tell(worker, from_shim::Of::Status(self.status()));
         self.announce(&from_shim::Of::Status(self.status()));
         drop(ended.map(|ended| self.first_ended(ended)));
-    }
-
-    fn work(&mut self, from: u32, work: &Work) -> Result<()> {
-        let client = self.clients.get_mut(&from).ok_or(Error::Lost("keeper"))?;
-        let (program, channel) = (client.passed.pop_front(), client.passed.pop_front());
-        let (Some(program), Some(channel)) = (program, channel) else {
-            return Err(Error::Lost("keeper"));
-        };
-        if self.children.worker.is_some() {
-            return Err(Error::Busy("a worker is at this workload".to_owned()));
-        }
-        let externals = self.streams.externals(work.restore)?;
-        let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
-        let pid = self.spawn_worker(work, &program, &channel, &theirs)?;
-        self.children.work(pid);
-        let worker = self.add_client(ours)?;
-        let (keys, fds): (Vec<_>, Vec<_>) = externals.into_iter().unzip();
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        if let Some(worker) = self.clients.get_mut(&worker) {
-            worker.send_first(from_shim::Of::Streams(Names { keys }), &fds);
-        }
-        self.tell(from, from_shim::Of::Working(pid.as_raw()));
-        Ok(())
-    }
-
-    /// With a pid from the top of the range, so that it is in nobody's way.
-    fn spawn_worker(
-        &self,
-        work: &Work,
-        program: &OwnedFd,
-        channel: &OwnedFd,
-        shim: &UnixStream,
-    ) -> Result<Pid> {
-        // By the number that it has in the worker: ours may be taken there by something else.
-        let path = format!("/proc/self/fd/{PROGRAM}");
-        let text = |bytes: Vec<u8>| CString::new(bytes).ok();
-        let null = fs::File::options().read(true).write(true).open("/dev/null");
-        let null = null.map_err(cannot("open /dev/null"))?;
-        let fds = [(null.as_fd(), 0), (null.as_fd(), 1), (null.as_fd(), 2)];
-        let ours =
-            [(channel.as_fd(), TO_KEEPER), (shim.as_fd(), TO_SHIM), (program.as_fd(), PROGRAM)];
-        let mut worker = Program {
-            paths: text(path.into()).into_iter().collect(),
-            args: work.args.iter().cloned().filter_map(text).collect(),
-            env: vec![c"PATH=/usr/bin:/bin".to_owned()],
-            cwd: Some(c"/".to_owned()),
-            umask: Some(0o077),
-            fds: fds.into_iter().chain(ours).collect(),
-            pid: None,
-            own_group: true,
-            foreground_of: None,
-            credentials: None,
-        };
-        let top = if self.definition.host_pids { None } else { pid_max() };
-        for pid in (1..=64).filter_map(|below| Some(top? - below)) {
-            worker.pid = Some(pid);
-            match spawn(&worker) {
-                Err(engine::spawn::SpawnError::Clone(nix::errno::Errno::EEXIST)) => {}
-                other => {
-                    return other.map_err(|error| {
-                        Error::Refused(format!("cannot start a worker: {error:?}"))
-                    });
-                }
-            }
-        }
-        worker.pid = None;
-        spawn(&worker).map_err(|error| Error::Refused(format!("cannot start a worker: {error:?}")))
     }
 
     fn signal(&self, signal: Send) -> Result<()> {
@@ -370,13 +308,13 @@ impl Shim {
         }
     }
 
-    fn add_client(&mut self, socket: UnixStream) -> Result<u32> {
+    pub(super) fn add_client(&mut self, socket: UnixStream) -> Result<u32> {
         self.next_client += 1;
         self.clients.insert(self.next_client, Client::new(socket)?);
         Ok(self.next_client)
     }
 
-    fn tell(&mut self, id: u32, message: from_shim::Of) {
+    pub(super) fn tell(&mut self, id: u32, message: from_shim::Of) {
         drop(self.clients.get_mut(&id).map(|client| client.send(message)));
     }
 
@@ -395,10 +333,6 @@ impl Shim {
             client.send(from_shim::Of::Output(written));
         }
     }
-}
-
-fn pid_max() -> Option<i32> {
-    fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()
 }
 
 #[allow(clippy::disallowed_methods)]

@@ -267,6 +267,11 @@ impl Streams {
         Ok(all)
     }
 
+    /// The keeper's files, by name.
+    pub(super) fn handed(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        self.handed.iter().map(|(key, fd)| (key.clone(), fd.as_fd()))
+    }
+
     /// Whether everything that was written has been passed on.
     pub(super) fn is_flushed(&self) -> bool {
         self.outputs.iter().all(Output::is_flushed)

@@ -1,11 +1,12 @@
 //! Between commands and a keeper.
 use super::shim::{Empty, Fault};
+use super::worker::{Found, Progress};
 
 /// To a keeper.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ToKeeper {
     /// Which.
-    #[prost(oneof = "to_keeper::Of", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_keeper::Of", tags = "1, 2, 3, 4, 5, 6")]
     pub of: Option<to_keeper::Of>,
 }
 
@@ -26,9 +27,12 @@ pub mod to_keeper {
         /// The end, by force.
         #[prost(message, tag = "4")]
         Kill(super::Empty),
-        /// Back to this snapshot.
-        #[prost(uint64, tag = "5")]
-        Rollback(u64),
+        /// Back to a snapshot; answered when it runs again.
+        #[prost(message, tag = "5")]
+        Rollback(super::AskRollback),
+        /// All obstacles.
+        #[prost(message, tag = "6")]
+        Look(super::Empty),
     }
 }
 
@@ -54,17 +58,44 @@ pub struct AskStop {
     pub timeout_ms: u64,
 }
 
+/// For the way back.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct AskRollback {
+    /// Which snapshot.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// `--accept-changed`.
+    #[prost(bool, tag = "2")]
+    pub accept_changed: bool,
+    /// `--files`, if given.
+    #[prost(enumeration = "Files", tag = "3")]
+    pub files: i32,
+}
+
+/// What becomes of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Files {
+    /// As the workload was started.
+    Default = 0,
+    /// `rollback`, in so many words.
+    RollBack = 1,
+    /// `keep`.
+    Keep = 2,
+}
+
 /// From a keeper.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FromKeeper {
     /// Which.
-    #[prost(oneof = "from_keeper::Of", tags = "1, 2, 3")]
+    #[prost(oneof = "from_keeper::Of", tags = "1, 2, 3, 4, 5")]
     pub of: Option<from_keeper::Of>,
 }
 
 /// The answers.
 pub mod from_keeper {
-    /// One for each request.
+    /// One for each request, after any number of `Progress`. A keeper that was just started sends
+    /// those of the start by itself.
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Of {
         /// How it is.
@@ -76,6 +107,12 @@ pub mod from_keeper {
         /// Not done.
         #[prost(message, tag = "3")]
         Refused(super::Fault),
+        /// How far it is.
+        #[prost(message, tag = "4")]
+        Progress(super::Progress),
+        /// What is in the way.
+        #[prost(message, tag = "5")]
+        Found(super::Found),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::Sort;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ToShim {
     /// Which.
-    #[prost(oneof = "to_shim::Of", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "to_shim::Of", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub of: Option<to_shim::Of>,
 }
 
@@ -51,6 +51,10 @@ pub mod to_shim {
         /// From a worker: this is the workload's first process now.
         #[prost(int32, tag = "12")]
         Adopt(i32),
+        /// First of all from a keeper that takes over: asks for the files that were handed to the
+        /// workload, as [`super::from_shim::Of::Streams`] with descriptors, and for [`super::Status`].
+        #[prost(message, tag = "13")]
+        TakeOver(super::Empty),
     }
 }
 

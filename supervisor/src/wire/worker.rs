@@ -71,6 +71,9 @@ pub struct Bring {
     /// `--tcp close`.
     #[prost(bool, tag = "7")]
     pub close_tcp: bool,
+    /// Who comes back: another name than the snapshot's with `--as`.
+    #[prost(string, tag = "8")]
+    pub as_name: String,
 }
 
 /// From a worker.
@@ -105,7 +108,7 @@ pub mod from_worker {
 }
 
 /// How far.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Progress {
     /// Bytes done.
     #[prost(uint64, tag = "1")]

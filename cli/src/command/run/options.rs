@@ -1,12 +1,13 @@
 //! How a workload is run: the options that become part of its definition.
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
-use supervisor::definition::{self, Definition, Stream};
+use policies::backoff::Limit;
+use policies::restart;
+use supervisor::options::{self, Run};
 
 use crate::exit::Failure;
 use crate::values;
@@ -34,9 +35,9 @@ pub(super) struct Options {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, help_heading = ENDS)]
     restart: Restart,
     /// Gives up when it was brought back more often than this
-    #[arg(long, value_name = "N/DURATION", default_value = "10/60s", value_parser = limit)]
+    #[arg(long, value_name = "N/DURATION", default_value = "10/60s", value_parser = values::limit)]
     #[arg(help_heading = ENDS)]
-    restart_limit: (u32, Duration),
+    restart_limit: Limit,
     /// What happens when the machine starts
     #[arg(long, value_enum, value_name = "WHAT", default_value_t, help_heading = ENDS, hide = true)]
     boot: Boot,
@@ -150,7 +151,7 @@ enum Tty {
 
 impl Options {
     /// Refuses what is not there yet, rather than to do without it in silence.
-    pub(super) fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), Failure> {
         let asked = [
             (self.cron.is_some(), "--cron"),
             (!self.on.is_empty(), "--on"),
@@ -165,52 +166,45 @@ impl Options {
         }
     }
 
-    /// Puts them into a definition that has the defaults.
-    pub(super) fn apply(&self, it: &mut Definition) -> Result<(), Failure> {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        it.every_ms = self.every.map_or(0, millis);
+    /// As the supervisor wants them.
+    pub(super) fn fill(self, it: &mut Run) -> Result<(), Failure> {
+        self.check()?;
+        it.every = self.every;
         it.keep_last = self.keep_last;
-        it.set_restart(match self.restart {
-            Restart::No => definition::Restart::No,
-            Restart::OnFailure => definition::Restart::OnFailure,
-            Restart::Always => definition::Restart::Always,
-        });
-        it.restart_limit = self.restart_limit.0;
-        it.restart_window_ms = millis(self.restart_limit.1);
-        it.freeze_timeout_ms = millis(self.freeze_timeout);
-        it.keep_files = self.files == Some(Files::Keep);
-        it.force_rollback = self.files == Some(Files::Rollback);
-        it.close_tcp = self.tcp.closes()?;
-        it.host_pids = self.pidns == PidNamespace::Host;
-        for path in &self.track {
-            it.track.push(absolute(path)?.into_os_string().into_vec());
-        }
-        if let Some(cwd) = &self.cwd {
-            it.cwd = absolute(cwd)?.into_os_string().into_vec();
-        }
-        it.set_variables(self.env.iter().cloned().map(OsString::into_vec));
-        it.user = self.user.as_deref().map(user).transpose()?;
-        self.streams(it);
+        it.restart = match self.restart {
+            Restart::No => restart::Restart::No,
+            Restart::OnFailure => restart::Restart::OnFailure,
+            Restart::Always => restart::Restart::Always,
+        };
+        it.restart_limit = self.restart_limit;
+        it.freeze_timeout = self.freeze_timeout;
+        it.files = self.files.map(Files::told);
+        it.tcp = if self.tcp.closes()? { options::Tcp::Close } else { options::Tcp::Refuse };
+        it.pidns = match self.pidns {
+            PidNamespace::Private => options::Pidns::Private,
+            PidNamespace::Host => options::Pidns::Host,
+        };
+        it.tty = match self.tty {
+            Tty::Auto => options::Tty::Auto,
+            Tty::Yes => options::Tty::Yes,
+            Tty::No => options::Tty::No,
+        };
+        it.track = self.track;
+        it.cwd = self.cwd;
+        it.env = self.env.into_iter().map(OsString::into_vec).collect();
+        it.user = self.user;
         Ok(())
-    }
-
-    fn streams(&self, it: &mut Definition) {
-        for stream in &mut it.streams {
-            let terminal = *stream == i32::from(Stream::Terminal);
-            match self.tty {
-                Tty::Yes => *stream = Stream::Terminal.into(),
-                Tty::No if terminal => *stream = Stream::Pipe.into(),
-                Tty::Auto | Tty::No => {}
-            }
-        }
     }
 }
 
-/// A path that means the same wherever it is used.
-pub(in crate::command) fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| {
-        Failure::Usage(format!("{:?} is no path: {error}", path.display().to_string()))
-    })
+impl Files {
+    /// In the supervisor's words.
+    pub(in crate::command) fn told(self) -> options::Files {
+        match self {
+            Self::Rollback => options::Files::RollBack,
+            Self::Keep => options::Files::Keep,
+        }
+    }
 }
 
 /// `NAME=VALUE`; the name alone takes the value that it has here.
@@ -221,59 +215,9 @@ fn variable(text: &str) -> Result<OsString, String> {
     }
 }
 
-/// `10/60s`.
-fn limit(text: &str) -> Result<(u32, Duration), String> {
-    let wrong = || format!("{text:?} is not a limit like 10/60s: so many in such a time");
-    let (count, window) = text.split_once('/').ok_or_else(wrong)?;
-    let window = values::interval(window).map_err(|_| wrong())?;
-    Ok((count.parse().map_err(|_| wrong())?, window))
-}
-
-/// `USER[:GROUP]`, by names or numbers, with the groups that the user is in.
-fn user(text: &str) -> Result<definition::User, Failure> {
-    let (who, which) = text.split_once(':').map_or((text, None), |(who, group)| (who, Some(group)));
-    let unknown = |what: &str| Failure::Usage(format!("--user {text}: there is no {what}"));
-    let found = User::from_name(who).ok().flatten();
-    let found = found.or_else(|| User::from_uid(Uid::from_raw(who.parse().ok()?)).ok().flatten());
-    let numbered = who.parse::<u32>().ok();
-    let uid = found.as_ref().map(|user| user.uid.as_raw()).or(numbered);
-    let uid = uid.ok_or_else(|| unknown(&format!("user {who:?}")))?;
-    let gid = match which {
-        Some(group) => {
-            let named = Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw());
-            let gid = named.or_else(|| group.parse().ok());
-            gid.ok_or_else(|| unknown(&format!("group {group:?}")))?
-        }
-        None => found.as_ref().map_or(uid, |user| user.gid.as_raw()),
-    };
-    let name = found.and_then(|user| CString::new(user.name).ok());
-    let groups = name.and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok());
-    let groups = groups.unwrap_or_else(|| vec![Gid::from_raw(gid)]);
-    let groups = groups.into_iter().map(Gid::as_raw).collect();
-    Ok(definition::User { user: uid, group: gid, groups })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn limits_say_how_often_and_in_which_time() {
-        assert_eq!(limit("3/1m"), Ok((3, Duration::from_secs(60))));
-        for bad in ["3", "3/", "/1m", "x/1m", "3/0s", "-1/1m"] {
-            assert!(limit(bad).unwrap_err().contains("10/60s"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn users_go_by_name_and_number() {
-        let root = user("root").unwrap();
-        assert_eq!((root.user, root.group), (0, 0));
-        let odd = user("4321:0").unwrap();
-        assert_eq!((odd.user, odd.group, odd.groups), (4321, 0, vec![0]));
-        assert!(user("no-such-user").is_err());
-        assert!(user("root:no-such-group").is_err());
-    }
 
     #[test]
     fn variables_have_names() {

@@ -1,0 +1,91 @@
+//! Workers: started inside our namespaces for a keeper that asks for one.
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use engine::spawn::{Program, spawn};
+use nix::unistd::Pid;
+
+use super::serve::Shim;
+use crate::error::{Error, Result, cannot};
+use crate::wire::{Streams as Names, Work, from_shim};
+
+/// Where a worker finds its connections: to the keeper, to us.
+const TO_KEEPER: i32 = 3;
+const TO_SHIM: i32 = 4;
+/// Its own program.
+const PROGRAM: i32 = 5;
+
+impl Shim {
+    pub(super) fn work(&mut self, from: u32, work: &Work) -> Result<()> {
+        let client = self.clients.get_mut(&from).ok_or(Error::Lost("keeper"))?;
+        let (program, channel) = (client.passed.pop_front(), client.passed.pop_front());
+        let (Some(program), Some(channel)) = (program, channel) else {
+            return Err(Error::Lost("keeper"));
+        };
+        if self.children.worker.is_some() {
+            return Err(Error::Busy("a worker is at this workload".to_owned()));
+        }
+        let externals = self.streams.externals(work.restore)?;
+        let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
+        let pid = self.spawn_worker(work, &program, &channel, &theirs)?;
+        self.children.work(pid);
+        let worker = self.add_client(ours)?;
+        let (keys, fds): (Vec<_>, Vec<_>) = externals.into_iter().unzip();
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        if let Some(worker) = self.clients.get_mut(&worker) {
+            worker.send_first(from_shim::Of::Streams(Names { keys }), &fds);
+        }
+        self.tell(from, from_shim::Of::Working(pid.as_raw()));
+        Ok(())
+    }
+
+    /// With a pid from the top of the range, so that it is in nobody's way.
+    fn spawn_worker(
+        &self,
+        work: &Work,
+        program: &OwnedFd,
+        channel: &OwnedFd,
+        shim: &UnixStream,
+    ) -> Result<Pid> {
+        // By the number that it has in the worker: ours may be taken there by something else.
+        let path = format!("/proc/self/fd/{PROGRAM}");
+        let text = |bytes: Vec<u8>| CString::new(bytes).ok();
+        let null = fs::File::options().read(true).write(true).open("/dev/null");
+        let null = null.map_err(cannot("open /dev/null"))?;
+        let fds = [(null.as_fd(), 0), (null.as_fd(), 1), (null.as_fd(), 2)];
+        let ours =
+            [(channel.as_fd(), TO_KEEPER), (shim.as_fd(), TO_SHIM), (program.as_fd(), PROGRAM)];
+        let mut worker = Program {
+            paths: text(path.into()).into_iter().collect(),
+            args: work.args.iter().cloned().filter_map(text).collect(),
+            env: vec![c"PATH=/usr/bin:/bin".to_owned()],
+            cwd: Some(c"/".to_owned()),
+            umask: Some(0o077),
+            fds: fds.into_iter().chain(ours).collect(),
+            pid: None,
+            own_group: true,
+            foreground_of: None,
+            credentials: None,
+        };
+        let top = if self.definition.host_pids { None } else { pid_max() };
+        for pid in (1..=64).filter_map(|below| Some(top? - below)) {
+            worker.pid = Some(pid);
+            match spawn(&worker) {
+                Err(engine::spawn::SpawnError::Clone(nix::errno::Errno::EEXIST)) => {}
+                other => {
+                    return other.map_err(|error| {
+                        Error::Refused(format!("cannot start a worker: {error:?}"))
+                    });
+                }
+            }
+        }
+        worker.pid = None;
+        spawn(&worker).map_err(|error| Error::Refused(format!("cannot start a worker: {error:?}")))
+    }
+}
+
+fn pid_max() -> Option<i32> {
+    fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()
+}
