@@ -2,6 +2,7 @@
 //!
 //! The kernel obeys only the thread that attached: nothing here is `Send`.
 mod asleep;
+mod countdown;
 mod deadline;
 mod freeze;
 mod loan;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use self::asleep::Asleep;
+use self::countdown::Countdown;
 use self::deadline::{Stubs, Waiting};
 use self::freeze::{Freezer, alive};
 pub use self::loan::Loan;
@@ -59,11 +61,14 @@ struct Task {
     asleep: Option<Asleep>,
     /// Its stub, if it sleeps with a relative timeout.
     waiting: Option<Waiting>,
+    /// What is left of its timeout, if the kernel notes that in its memory.
+    countdown: Option<Countdown>,
 }
 
 impl Task {
     fn running(pid: Pid) -> Self {
-        Self { pid, stands: false, stopped_by: None, waits: false, asleep: None, waiting: None }
+        let (stopped_by, asleep, waiting, countdown) = (None, None, None, None);
+        Self { pid, stands: false, stopped_by, waits: false, asleep, waiting, countdown }
     }
 }
 
@@ -126,12 +131,27 @@ impl Tree {
             let registers = RegisterFile(words);
             task.waiting = stubs.present(*tid, &registers);
             if task.waiting.is_none() && task.waits {
+                task.countdown = Countdown::of(site, &registers, task.asleep);
                 fresh.push((*tid, registers));
             }
         }
+        // Whose timeout the kernel forgets comes before those for whom it is a matter of the image.
+        fresh.sort_by_key(|(_, registers)| !registers.is_forgotten());
         for (tid, registers) in fresh {
-            let Some(task) = tasks.get_mut(&tid) else { continue };
-            task.waiting = stubs.make(site, tid, &registers, task.asleep).map_err(&lost)?;
+            let asleep = tasks.get(&tid).and_then(|task| task.asleep);
+            let mut made = stubs.make(site, tid, &registers, asleep).map_err(&lost)?;
+            if made.is_none() && registers.is_forgotten() {
+                let dispensable = |task: &&mut Task| {
+                    task.pid == pid && task.waiting.is_some_and(|waiting| !waiting.inside)
+                };
+                if let Some(other) = tasks.values_mut().find(dispensable) {
+                    other.waiting.take().iter().for_each(|waiting| stubs.give_up(waiting));
+                    made = stubs.make(site, tid, &registers, asleep).map_err(&lost)?;
+                }
+            }
+            if let Some(task) = tasks.get_mut(&tid) {
+                task.waiting = made;
+            }
         }
         for (tid, task) in tasks.iter_mut().filter(|(_, task)| task.pid == pid) {
             alive(wait_the_rest(site, *tid, task))?;
@@ -151,6 +171,10 @@ impl Tree {
         let raw = self.uncritical(tid)?;
         let now = asleep::monotonic();
         let (sites, task) = (&self.sites, self.tasks.get_mut(&tid));
+        let countdown = task.as_ref().and_then(|task| task.countdown);
+        if let (Some(left), Some(site)) = (countdown, sites.get(&pid)) {
+            left.refresh(site);
+        }
         let registers = match (task.and_then(|task| task.waiting.as_mut()), sites.get(&pid)) {
             (Some(waiting), Some(site)) => {
                 waiting.refresh(site, now).map_err(kernel_io("/proc/PID/mem"))?;
@@ -273,6 +297,9 @@ impl Tree {
 
 /// Has a thread that the kernel would let wait anew wait the rest, in its stub.
 fn wait_the_rest(site: &Site, tid: Tid, task: &mut Task) -> nix::Result<()> {
+    if let Some(left) = task.countdown {
+        left.refresh(site);
+    }
     let Some(waiting) = task.waiting.as_mut() else { return Ok(()) };
     let now = asleep::monotonic();
     waiting.refresh(site, now).map_err(|_| Errno::ESRCH)?;

@@ -23,7 +23,7 @@ fn timeouts_come_on_time_with_a_freeze_every_300_ms() {
     let pid = Pid(process.id().cast_signed());
     for _ in 0..12 {
         std::thread::sleep(Duration::from_millis(300));
-        let mut tree = Tree::freeze(&[pid], Duration::from_secs(1)).unwrap();
+        let mut tree = Tree::freeze(&[pid], Duration::from_secs(30)).unwrap();
         let threads = tree.members().values().flat_map(|member| member.threads.clone());
         for tid in threads.collect::<Vec<_>>() {
             tree.thread(tid).unwrap();

@@ -9,7 +9,7 @@ use engine::remote::{Arg, Batch, Caller, RemoteFd};
 use engine::tracee::Tree;
 use nix::libc;
 
-const SECOND: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A process of the test, which ends with it.
 struct Subject(Child);
@@ -46,7 +46,7 @@ impl Drop for Subject {
 fn a_borrowed_thread_makes_calls_and_is_given_back_as_it_was() {
     let subject = Subject::start("sleep", &["1000"]);
     let before = (subject.file("maps"), subject.file("syscall"));
-    let mut tree = Tree::freeze(&[subject.pid()], SECOND).unwrap();
+    let mut tree = Tree::freeze(&[subject.pid()], SOON).unwrap();
     let thread = tree.thread(subject.tid()).unwrap();
     let mut loan = tree.borrow(subject.tid()).unwrap();
     let mut batch = Batch::default();
@@ -72,7 +72,7 @@ fn a_borrowed_thread_makes_calls_and_is_given_back_as_it_was() {
 #[test]
 fn a_large_answer_gets_a_larger_area_and_many_calls_travel_in_parts() {
     let subject = Subject::start("sleep", &["1000"]);
-    let mut tree = Tree::freeze(&[subject.pid()], SECOND).unwrap();
+    let mut tree = Tree::freeze(&[subject.pid()], SOON).unwrap();
     let mut loan = tree.borrow(subject.tid()).unwrap();
     let mut batch = Batch::default();
     let zero = Arg::In(b"/dev/zero\0".into());
@@ -96,7 +96,7 @@ fn a_large_answer_gets_a_larger_area_and_many_calls_travel_in_parts() {
 fn a_tree_is_frozen_whole_and_a_stopped_process_stays_stopped() {
     let script = "sleep 1000 & sleep 1001 & kill -STOP $!; wait";
     let subject = Subject::start("sh", &["-c", script]);
-    let mut tree = Tree::freeze(&[subject.pid()], SECOND).unwrap();
+    let mut tree = Tree::freeze(&[subject.pid()], SOON).unwrap();
     let members = tree.members().clone();
     assert_eq!(members.len(), 3);
     let children: Vec<_> = members.iter().filter(|(pid, _)| **pid != subject.pid()).collect();
@@ -117,14 +117,14 @@ fn a_tree_is_frozen_whole_and_a_stopped_process_stays_stopped() {
         stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
     };
     assert_eq!((state(*children[0].0), state(last)), ('S', 'T'));
-    let tree = Tree::freeze(&[subject.pid()], SECOND).unwrap();
+    let tree = Tree::freeze(&[subject.pid()], SOON).unwrap();
     tree.kill().unwrap();
     assert!(!std::path::Path::new(&format!("/proc/{last}")).exists() || state(last) == 'Z');
 }
 
 #[test]
 fn who_cannot_be_frozen_is_refused_by_name() {
-    let code = |pid| match Tree::freeze(&[pid], SECOND).unwrap_err() {
+    let code = |pid| match Tree::freeze(&[pid], SOON).unwrap_err() {
         engine::error::Error::Refused(obstacles) => obstacles[0].cause.code,
         other => panic!("{other}"),
     };

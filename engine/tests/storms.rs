@@ -30,7 +30,7 @@ fn compiled(directory: &Path, name: &str) -> PathBuf {
 fn freeze_again_and_again(root: Pid, times: u32) -> usize {
     let mut most = 0;
     for _ in 0..times {
-        let mut tree = Tree::freeze(&[root], Duration::from_secs(3)).unwrap();
+        let mut tree = Tree::freeze(&[root], Duration::from_secs(30)).unwrap();
         most = most.max(tree.members().len());
         let last = tree.members().values().rev().find_map(|member| member.threads.last().copied());
         let mut loan = tree.borrow(last.unwrap()).unwrap();

@@ -2,15 +2,22 @@
 //!
 //! The scheduler keeps when a thread last left a processor (`se.exec_start` of `/proc/TID/sched`), by the
 //! clock of that processor; how that is offset from `CLOCK_MONOTONIC` is measured by reading our own
-//! there. Kernels without `CONFIG_SCHED_DEBUG` do not tell: then a wait counts from when we came.
+//! there. Kernels without `CONFIG_SCHED_DEBUG` do not tell, nor can a processor that is too busy be asked:
+//! then a wait counts from when we came.
 use std::collections::BTreeMap;
 use std::fs::read_to_string;
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use super::countdown;
 use super::procfs::Stat;
+use crate::arch::RegisterFile;
 use crate::inventory::Tid;
-use crate::sys::processor::Pin;
+use crate::sys::processor::on;
+
+/// So long we wait for a busy processor: others may be standing already.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// A call in which a thread sleeps, and since when by `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +25,16 @@ pub(super) struct Asleep {
     pub(super) call: i64,
     pub(super) arguments: [u64; 6],
     pub(super) since: i64,
+    /// How long it was told to wait, where the kernel will change that.
+    pub(super) told: Option<i64>,
+}
+
+impl Asleep {
+    /// Whether it is this call that was interrupted.
+    pub(super) fn is_in(&self, call: i64, registers: &RegisterFile) -> bool {
+        let same = |at| self.arguments.get(at) == Some(&registers.argument(at));
+        self.call == call && (0..5).all(same)
+    }
 }
 
 /// `CLOCK_MONOTONIC`, in nanoseconds.
@@ -40,19 +57,19 @@ impl Clocks {
         let slept = parse_exec_start(&read_to_string(format!("/proc/{tid}/sched")).ok()?)?;
         let processor = Stat::of(tid).processor()?;
         let offset = (*self.0.entry(processor).or_insert_with(|| offset_of(processor)))?;
-        Some(Asleep { call, arguments, since: slept + offset })
+        let told = countdown::told(tid, call, &arguments);
+        Some(Asleep { call, arguments, since: slept + offset, told })
     }
 }
 
 /// How far `CLOCK_MONOTONIC` is ahead of this processor's clock.
 fn offset_of(processor: usize) -> Option<i64> {
-    let pin = Pin::to(processor).ok()?;
-    // Waking has the scheduler note the time; to yield might cost a whole slice.
-    std::thread::sleep(std::time::Duration::from_micros(1));
-    let now = monotonic();
-    let own = parse_exec_start(&read_to_string("/proc/thread-self/sched").ok()?)?;
-    drop(pin);
-    Some(now - own)
+    on(processor, PATIENCE, || {
+        // Waking has the scheduler note the time; to yield might cost a whole slice.
+        std::thread::sleep(Duration::from_micros(1));
+        let now = monotonic();
+        Some(now - parse_exec_start(&read_to_string("/proc/thread-self/sched").ok()?)?)
+    })
 }
 
 /// `number a b c d e f sp pc` in hexadecimal but for the number, or `running`.

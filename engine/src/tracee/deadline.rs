@@ -6,8 +6,8 @@
 //! by the kernel's own means, and the stub is for the image, in which `restart_block` does not travel: the
 //! restored thread starts in its stub, for the bytes behind the vdso are part of the image.
 //!
-//! There is room for a dozen stubs. Whoever finds none waits its whole timeout anew if the kernel forgot,
-//! and in a restored program.
+//! There is room for a dozen stubs; those where the kernel forgets come first. Whoever finds none waits its
+//! whole timeout anew if the kernel forgot, and in a restored program.
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 
@@ -77,6 +77,7 @@ fn whole(site: &Site, registers: &RegisterFile, call: i64) -> Option<(usize, i64
                 seconds.saturating_mul(SECOND).saturating_add(i64::from_ne_bytes(*nanoseconds)),
             ))
         }
+        Timeout::Countdown(_) | Timeout::CountdownMicro(_) => None,
     }
 }
 
@@ -117,6 +118,11 @@ impl Stubs {
         found.filter(|_| registers.interrupted() != Interrupted::No)
     }
 
+    /// Somebody else needs the room more.
+    pub(super) fn give_up(&mut self, waiting: &Waiting) {
+        self.used.remove(&waiting.address);
+    }
+
     /// A new stub for a thread that sleeps with a relative timeout, if there is room.
     pub(super) fn make(
         &mut self,
@@ -137,11 +143,7 @@ impl Stubs {
         };
         self.used.insert(address);
         let now = monotonic();
-        let same = |sleep: &Asleep| {
-            let arguments =
-                (0..5).all(|at| sleep.arguments.get(at) == Some(&registers.argument(at)));
-            sleep.call == call && arguments
-        };
+        let same = |sleep: &Asleep| sleep.is_in(call, registers);
         let since = asleep.filter(same).map_or(now, |sleep| sleep.since.min(now));
         let stub = Stub {
             argument,

@@ -29,9 +29,11 @@ use crate::sys::wait::{self, Change};
 /// What follows a thread: its forks, its clones, its exec.
 pub(super) const OPTIONS: u64 =
     option::SYSGOOD | option::FORK | option::VFORK | option::CLONE | option::EXEC;
-/// How often to look again without a pause, before looking every [`PAUSE`].
+/// How often to look again without a pause, before looking after a [`PAUSE`].
 const EAGER_LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_micros(20);
+/// The longest pause: who does not stop soon waits for a processor, and not for us to take it.
+const LONGEST_PAUSE: Duration = Duration::from_micros(640);
 /// So often the kernel must say that we may not trace somebody.
 const DENIALS: u32 = 50;
 /// Threads that only wait for a processor are given so many times the limit: a busy machine is no
@@ -236,7 +238,7 @@ impl Freezer {
             }
             looks = if news { 0 } else { looks + 1 };
             if looks > EAGER_LOOKS {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(pause(looks - EAGER_LOOKS));
             }
             if looks % LOOKS_IN_VAIN == LOOKS_IN_VAIN - 1 {
                 self.forget_untraced();
@@ -392,6 +394,11 @@ impl Freezer {
             }
         }
     }
+}
+
+/// Longer and longer, the longer nothing happens.
+fn pause(looks: u32) -> Duration {
+    LONGEST_PAUSE.min(PAUSE * (1 + looks / 8))
 }
 
 /// ESRCH means death, and death is told by wait(2).

@@ -53,6 +53,7 @@ pub struct Undump {
 
 /// Dumps a tree.
 pub fn dump(how: &Dump) -> Result<Taken> {
+    engine::fault::arm_from_environment();
     check_target(how.pid)?;
     let store = Store::create(&how.images, image_options())?;
     let roots = [Pid(how.pid)];
@@ -79,6 +80,7 @@ pub fn dump(how: &Dump) -> Result<Taken> {
 
 /// Brings a dumped tree back.
 pub fn undump(how: Undump) -> Result<Brought> {
+    engine::fault::arm_from_environment();
     let store = Store::open(&how.images, image_options())?;
     let newest = store.snapshots(Some(IMAGE))?.pop();
     let missing = || Error::Missing(format!("image in {}", how.images.display()));

@@ -88,6 +88,15 @@ impl RegisterFile {
         order.get(index).map_or(0, |at| self.get(*at))
     }
 
+    /// As at the entry to a call with these arguments.
+    pub(crate) fn with_arguments(arguments: &[u64; 6]) -> Self {
+        let mut file = Self::default();
+        for (index, value) in arguments.iter().enumerate() {
+            file.set_argument(index, *value);
+        }
+        file
+    }
+
     /// Changes an argument.
     pub(crate) fn set_argument(&mut self, index: usize, value: u64) {
         let order = [at::RDI, at::RSI, at::RDX, at::R10, at::R8];
@@ -132,6 +141,11 @@ impl RegisterFile {
             EINTR if says_eintr_for_a_stop(call) => Interrupted::Plain(call),
             _ => Interrupted::No,
         }
+    }
+
+    /// Its call will be made again with the whole of its timeout.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        matches!(self.interrupted(), Interrupted::Again(_))
     }
 
     /// With a plain EINTR turned into what the kernel itself restarts, unless a handler runs first:
@@ -200,6 +214,10 @@ fn says_eintr_for_a_stop(call: i64) -> bool {
         libc::SYS_rt_sigtimedwait,
         libc::SYS_io_getevents,
         IO_PGETEVENTS,
+        // Where the kernel could not note what is left.
+        libc::SYS_ppoll,
+        libc::SYS_pselect6,
+        libc::SYS_select,
         libc::SYS_msgrcv,
         libc::SYS_msgsnd,
         libc::SYS_read,
@@ -226,6 +244,11 @@ pub(crate) enum Timeout {
     Milliseconds(usize),
     /// This argument points to a `struct timespec`; null: for ever.
     Timespec(usize),
+    /// This argument points to a `struct timespec` in which the kernel notes what is left when the call
+    /// is interrupted.
+    Countdown(usize),
+    /// Likewise, to a `struct timeval`.
+    CountdownMicro(usize),
 }
 
 /// Whether `call` might have a relative timeout, or be one that had.
@@ -234,8 +257,7 @@ pub(crate) fn may_wait(call: i64) -> bool {
 }
 
 impl RegisterFile {
-    /// The relative timeout of `call`, where these are its arguments. Absolute ones need no care; nor do
-    /// those that the kernel counts down in the program's own memory (ppoll(2), pselect(2)).
+    /// The relative timeout of `call`, where these are its arguments. Absolute ones need no care.
     pub(crate) fn timeout(&self, call: i64) -> Option<Timeout> {
         /// `FUTEX_CMD_MASK` of `include/uapi/linux/futex.h`; `FUTEX_WAIT` is 0.
         const FUTEX_COMMAND: u64 = 0x7f;
@@ -245,6 +267,9 @@ impl RegisterFile {
             libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => Some(Timeout::Timespec(3)),
             libc::SYS_rt_sigtimedwait => Some(Timeout::Timespec(2)),
             libc::SYS_io_getevents | IO_PGETEVENTS => Some(Timeout::Timespec(4)),
+            libc::SYS_ppoll => Some(Timeout::Countdown(2)),
+            libc::SYS_pselect6 => Some(Timeout::Countdown(4)),
+            libc::SYS_select => Some(Timeout::CountdownMicro(4)),
             libc::SYS_nanosleep => Some(Timeout::Timespec(0)),
             libc::SYS_clock_nanosleep if self.argument(1) & 1 == 0 => Some(Timeout::Timespec(2)),
             libc::SYS_futex if self.argument(1) & FUTEX_COMMAND == 0 => Some(Timeout::Timespec(3)),
