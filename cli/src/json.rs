@@ -1,4 +1,6 @@
 //! What `--json` prints: the field names that scripts rely on. New ones may be added, none renamed.
+pub(crate) mod show;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use supervisor::wire::{self, Fault};

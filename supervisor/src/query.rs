@@ -1,9 +1,12 @@
 //! What commands want to know of snapshots, whether or not their workload runs.
+mod contents;
+
 use std::path::Path;
 
 use policies::name::{Reference, Which};
 use store::{Snapshot, Store};
 
+pub use self::contents::Contents;
 use crate::book::Book;
 use crate::error::{Error, Result};
 use crate::home::Home;

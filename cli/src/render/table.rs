@@ -31,6 +31,11 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| one_line(&cell)).collect());
     }
 
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// As text for standard output: as wide as the terminal that it is, or as wide as it takes.
     pub(crate) fn text(&self) -> String {
         let style = Style::of_stdout();

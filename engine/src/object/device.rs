@@ -7,8 +7,9 @@ use nix::libc::{S_IFBLK, S_IFCHR, S_IFMT, major, makedev, minor};
 use nix::sys::stat::{fstat, stat};
 
 use super::named::{self, Causes, Named};
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
 use crate::error::{Cause, Result, kernel};
+use crate::inventory::End;
 
 pub(super) struct Device;
 
@@ -78,6 +79,10 @@ impl Object for Device {
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.named.build(&NAMES, |_| Err(Errno::EPERM), |_| Ok(()))
+    }
+
+    fn view(state: &State, end: End) -> View {
+        state.named.view(end)
     }
 }
 

@@ -5,8 +5,9 @@ use nix::libc::S_IFDIR;
 
 use super::file::is_kept;
 use super::named::{self, Causes, Named, make_directory};
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
 use crate::error::{Cause, Result};
+use crate::inventory::End;
 
 pub(super) struct Directory;
 
@@ -38,6 +39,10 @@ impl Object for Directory {
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.named.build(&NAMES, make_directory, |_| Ok(()))
+    }
+
+    fn view(state: &State, end: End) -> View {
+        state.named.view(end)
     }
 }
 

@@ -6,8 +6,9 @@
 //! settings.
 use std::os::fd::OwnedFd;
 
-use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object};
+use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, View};
 use crate::error::{Error, Result, kernel_io};
+use crate::inventory::End;
 
 pub(super) struct External;
 
@@ -37,6 +38,10 @@ impl Object for External {
         let damaged = || Error::Record(format!("external {}", state.key), None);
         let held: &OwnedFd = with.externals.get(&state.key).ok_or_else(damaged)?;
         Ok(Ends::one(held.try_clone().map_err(kernel_io("fcntl"))?))
+    }
+
+    fn view(state: &State, _: End) -> View {
+        View::of(state.key.clone())
     }
 }
 

@@ -14,7 +14,7 @@ use nix::unistd;
 
 use super::named::{self, Causes, Named, reopen};
 use super::queue::{self, Run};
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
 use crate::error::{Cause, Result, kernel, kernel_io};
 use crate::inventory::End;
 use crate::sys;
@@ -93,6 +93,10 @@ impl Object for Fifo {
             }
         }
         Ok(ends)
+    }
+
+    fn view(state: &State, end: End) -> View {
+        state.named.view(end)
     }
 }
 

@@ -14,10 +14,10 @@ use nix::sys::stat::{FileStat, Mode, fstat, stat};
 
 use super::named::{self, Causes, Named, reopen};
 use super::{
-    Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object, build_id,
+    Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object, View, build_id,
 };
 use crate::error::{Cause, Result, kernel, kernel_io};
-use crate::inventory::ObjectRecord;
+use crate::inventory::{End, ObjectRecord};
 
 pub(super) struct Regular;
 
@@ -155,6 +155,10 @@ impl Object for Regular {
             flags if flags.is_empty() => state.named.build(&NAMES, make, fill),
             flags => state.named.build_nameless(flags, fill),
         }
+    }
+
+    fn view(state: &State, end: End) -> View {
+        state.named.view(end)
     }
 }
 

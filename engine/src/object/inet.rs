@@ -18,7 +18,8 @@ use nix::libc::{
 use self::multicast::Membership;
 use super::socket::options::{self, When};
 use super::socket::{ELSEWHERE, STAY, Socket, create, is_elsewhere};
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use super::view::{SocketView, sort};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
 use crate::error::{Cause, Error, Obstacle, Result, kernel};
 use crate::inventory::End;
 use crate::sys::{net, poll_now};
@@ -133,6 +134,10 @@ impl Object for Tcp {
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.build()
     }
+
+    fn view(state: &State, _: End) -> View {
+        state.view()
+    }
 }
 
 impl Object for Inet {
@@ -160,6 +165,10 @@ impl Object for Inet {
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.build()
+    }
+
+    fn view(state: &State, _: End) -> View {
+        state.view()
     }
 }
 
@@ -318,6 +327,24 @@ impl State {
 fn bound(address: Vec<u8>) -> Vec<u8> {
     let given = parse(&address).is_some_and(|at| !at.ip().is_unspecified() || at.port() != 0);
     if given { address } else { Vec::new() }
+}
+
+impl State {
+    fn view(&self) -> View {
+        let shown = |address: &[u8]| parse(address).map(|at| at.to_string()).unwrap_or_default();
+        let socket = SocketView {
+            family: if self.family == AF_INET6 { "inet6" } else { "inet" },
+            sort: sort(self.r#type),
+            local: shown(&self.local),
+            peer: shown(&self.peer),
+            state: match self.backlog {
+                Some(_) => "listening",
+                None if !self.peer.is_empty() => "connected",
+                None => "unconnected",
+            },
+        };
+        View { socket: Some(socket), ..View::default() }
+    }
 }
 
 /// `struct sockaddr_in` or `sockaddr_in6`.

@@ -12,8 +12,9 @@ use nix::sys::statfs::fstatfs;
 
 use super::file::is_kept;
 use super::named::{self, Causes, Named};
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
 use crate::error::{Cause, Result, kernel};
+use crate::inventory::End;
 
 pub(super) struct KernelFile;
 
@@ -76,6 +77,10 @@ impl Object for KernelFile {
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.named.build(&NAMES, |_| Err(Errno::ENOENT), |_| Ok(()))
+    }
+
+    fn view(state: &State, end: End) -> View {
+        state.named.view(end)
     }
 }
 

@@ -20,7 +20,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, lstat};
 use nix::unistd::{self, UnlinkatFlags, linkat, unlinkat};
 
 use super::inode::Attributes;
-use super::{Check, Collect, Ends, Evidence, Missing};
+use super::{Check, Collect, Ends, Evidence, Missing, View};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::End;
 
@@ -139,6 +139,14 @@ impl Named {
     pub(super) fn living(&self) -> impl Iterator<Item = &str> {
         let own = self.names.iter().filter(|name| !name.gone).map(|name| name.path.as_str());
         own.chain(Some(self.elsewhere.as_str()).filter(|path| !path.is_empty()))
+    }
+
+    /// The name that this end was opened by, as `/proc/PID/fd` shows it.
+    pub(super) fn view(&self, end: End) -> View {
+        let own = self.names.iter().find(|name| name.end == end.0);
+        let deleted = |name: &Name| if name.gone { " (deleted)" } else { "" };
+        let shown = |name: &Name| View::of(format!("{}{}", name.path, deleted(name)));
+        own.or(self.names.first()).map_or_else(View::default, shown)
     }
 
     /// Names that lead nowhere now, or to something of another type.

@@ -4,8 +4,9 @@ use nix::libc::{S_IFLNK, S_IFMT, S_IFSOCK};
 use nix::sys::stat::fstat;
 
 use super::named::{self, Causes, Named};
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
 use crate::error::{Cause, Result, kernel};
+use crate::inventory::End;
 
 pub(super) struct Place;
 
@@ -52,6 +53,10 @@ impl Object for Place {
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.named.build(&NAMES, |_| Err(Errno::EPERM), |_| Ok(()))
+    }
+
+    fn view(state: &State, end: End) -> View {
+        state.named.view(end)
     }
 }
 

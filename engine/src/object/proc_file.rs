@@ -5,8 +5,9 @@
 use nix::libc::{S_IFDIR, S_IFREG};
 
 use super::named::{self, Causes, Named};
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object};
+use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
 use crate::error::{Cause, Result};
+use crate::inventory::End;
 
 pub(super) struct ProcFile;
 
@@ -69,6 +70,10 @@ impl Object for ProcFile {
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         state.named.build(&NAMES, |_| Err(nix::errno::Errno::ENOENT), |_| Ok(()))
+    }
+
+    fn view(state: &State, end: End) -> View {
+        state.named.view(end)
     }
 }
 

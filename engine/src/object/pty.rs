@@ -15,7 +15,7 @@ use prost::Message;
 
 use super::socket::makers;
 use super::{
-    Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object, Place,
+    Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object, Place, View,
 };
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{End, Pid};
@@ -191,6 +191,14 @@ impl Object for Pty {
         state.write_master(master.as_fd())?;
         let ends = slave.filter(|_| state.slave).map(|slave| (SLAVE, slave));
         Ok(Ends::many([(MASTER, master)].into_iter().chain(ends).collect()))
+    }
+
+    fn view(state: &State, end: End) -> View {
+        match &state.external {
+            Some(key) => View::of(key.clone()),
+            None if end == MASTER => View::of(format!("/dev/ptmx ({})", state.index)),
+            None => View::of(format!("/dev/pts/{}", state.index)),
+        }
     }
 }
 

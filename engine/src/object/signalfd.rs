@@ -1,8 +1,9 @@
 //! signalfd(2): a set of signals to be read; which ones wait is the reader's business.
 //!
 //! Kernel: `fs/signalfd.c`.
-use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object};
+use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, View};
 use crate::error::{Cause, Result, kernel};
+use crate::inventory::End;
 use crate::sys::signalfd;
 
 pub(super) struct Signalfd;
@@ -38,6 +39,10 @@ impl Object for Signalfd {
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         Ok(Ends::one(signalfd::create(state.mask).map_err(kernel("signalfd4"))?))
+    }
+
+    fn view(_: &State, _: End) -> View {
+        View::of("anon_inode:[signalfd]")
     }
 }
 

@@ -9,8 +9,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::libc::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, TFD_TIMER_ABSTIME};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object};
+use super::view::{TimerView, clock};
+use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, View};
 use crate::error::{Cause, Result, kernel, kernel_io};
+use crate::inventory::End;
 use crate::procfs::Fields;
 use crate::sys::timerfd;
 
@@ -90,6 +92,15 @@ impl Object for Timerfd {
             timerfd::set_ticks(made.as_fd(), state.ticks).map_err(kernel("ioctl"))?;
         }
         Ok(Ends::one(made))
+    }
+
+    fn view(state: &State, _: End) -> View {
+        let timer = TimerView {
+            clock: clock(state.clock),
+            remaining_ns: state.value,
+            interval_ns: state.interval,
+        };
+        View { timer: Some(timer), ..View::of("anon_inode:[timerfd]") }
     }
 }
 

@@ -13,7 +13,8 @@ use super::socket::makers::Maker;
 use super::socket::options::{self, When};
 use super::socket::place::{self, Name};
 use super::socket::{ELSEWHERE, Peer, STAY, create, is_elsewhere, queue, through_proc};
-use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, Place};
+use super::view::{SocketView, sort, unix_name};
+use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, Place, View};
 use crate::error::{Cause, Result, kernel};
 use crate::inventory::{End, OpenFileId, Pid};
 use crate::remote::Arg;
@@ -150,6 +151,22 @@ impl Object for Unix {
         }
         options::restore(fd, &state.options, When::Last)?;
         Ok(Ends::one(made))
+    }
+
+    fn view(state: &State, _: End) -> View {
+        let connected = state.connected.is_some() || !state.connected_name.is_empty();
+        let socket = SocketView {
+            family: "unix",
+            sort: sort(state.kind),
+            local: unix_name(&state.name.path),
+            peer: unix_name(&state.connected_name),
+            state: match state.listens {
+                Some(_) => "listening",
+                None if connected => "connected",
+                None => "unconnected",
+            },
+        };
+        View { socket: Some(socket), ..View::default() }
     }
 }
 

@@ -2,7 +2,9 @@
 use nix::libc::{SYS_getitimer, SYS_setitimer};
 
 use super::super::{Attribute, Owner, Scope, Seen};
+use super::nanoseconds;
 use crate::error::Result;
+use crate::object::TimerView;
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
 
@@ -18,6 +20,19 @@ pub(in super::super) struct State {
     /// By number, as the kernel gives them.
     #[prost(bytes = "vec", repeated, tag = "1")]
     values: Vec<Vec<u8>>,
+}
+
+impl State {
+    /// Those that run, by number.
+    pub(in super::super) fn running(&self) -> Vec<(u32, TimerView)> {
+        let clocks = ["realtime", "virtual", "profile"];
+        let all = (0..).zip(clocks).zip(&self.values);
+        let view = |((id, clock), value): ((u32, &str), &Vec<u8>)| {
+            let (interval_ns, remaining_ns) = nanoseconds(value, false)?;
+            Some((id, TimerView { clock: clock.to_owned(), remaining_ns, interval_ns }))
+        };
+        all.filter_map(view).filter(|(_, timer)| timer.remaining_ns != 0).collect()
+    }
 }
 
 impl Attribute for IntervalTimers {

@@ -11,7 +11,10 @@ use nix::libc::{
 };
 
 use super::super::{Attribute, Owner, Scope, Seen};
+use super::nanoseconds;
 use crate::error::{Error, Result};
+use crate::object::TimerView;
+use crate::object::view::clock;
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
 use crate::sys;
@@ -51,6 +54,17 @@ struct Timer {
 const BYTES: usize = 32;
 /// `PR_TIMER_CREATE_RESTORE_IDS` of `include/uapi/linux/prctl.h`, since 6.15: 1 on, 0 off.
 const PR_TIMER_CREATE_RESTORE_IDS: i64 = 77;
+
+impl State {
+    /// All of them, by id.
+    pub(in super::super) fn running(&self) -> Vec<(u32, TimerView)> {
+        let view = |timer: &Timer| {
+            let (interval_ns, remaining_ns) = nanoseconds(&timer.setting, true)?;
+            Some((timer.id, TimerView { clock: clock(timer.clock), remaining_ns, interval_ns }))
+        };
+        self.timers.iter().filter_map(view).collect()
+    }
+}
 
 impl Attribute for PosixTimers {
     const NAME: &'static str = "posix_timers";
