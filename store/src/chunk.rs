@@ -1,7 +1,4 @@
 //! Chunks: a run of bytes, named by what it is.
-use crate::error::{Error, Result};
-use std::path::Path;
-
 /// BLAKE3 of the bytes before compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Name(pub(crate) [u8; 32]);
@@ -38,36 +35,36 @@ impl Name {
     }
 }
 
-/// Compressed if that saves an eighth; a sample decides for what is long.
-pub(crate) fn pack(bytes: &[u8]) -> (Codec, Vec<u8>) {
+/// Compresses into `room` if that saves an eighth. A sample decides first for what is long.
+pub(crate) fn pack(bytes: &[u8], room: &mut Vec<u8>) -> Codec {
     const SAMPLE: usize = 4096;
     let pays = |packed: usize, whole: usize| packed < whole - whole / 8;
+    room.resize(lz4_flex::block::get_maximum_output_size(bytes.len()), 0);
     let sample = bytes.get(..SAMPLE).filter(|_| bytes.len() >= 4 * SAMPLE);
-    if sample.is_some_and(|sample| !pays(lz4_flex::block::compress(sample).len(), SAMPLE)) {
-        return (Codec::Raw, bytes.to_vec());
+    let compress = |bytes: &[u8], room: &mut [u8]| {
+        lz4_flex::block::compress_into(bytes, room).unwrap_or(bytes.len())
+    };
+    if sample.is_some_and(|sample| !pays(compress(sample, room), SAMPLE)) {
+        return Codec::Raw;
     }
-    let packed = lz4_flex::block::compress(bytes);
-    if pays(packed.len(), bytes.len()) {
-        (Codec::Lz4, packed)
-    } else {
-        (Codec::Raw, bytes.to_vec())
-    }
+    let packed = compress(bytes, room);
+    room.truncate(packed);
+    if pays(packed, bytes.len()) { Codec::Lz4 } else { Codec::Raw }
 }
 
-/// The bytes again; `path` and `at` are for the error.
-pub(crate) fn unpack(
-    codec: Codec,
-    stored: &[u8],
-    raw: usize,
-    path: &Path,
-    at: u64,
-) -> Result<Vec<u8>> {
-    let damaged = || Error::damaged(path, at, "a chunk does not decompress");
-    let bytes = match codec {
-        Codec::Raw => stored.to_vec(),
-        Codec::Lz4 => lz4_flex::block::decompress(stored, raw).map_err(|_| damaged())?,
-    };
-    if bytes.len() == raw { Ok(bytes) } else { Err(damaged()) }
+/// Appends the bytes again; `None` if they are not `raw` many, or not compressed by us.
+pub(crate) fn unpack(codec: Codec, stored: &[u8], raw: usize, into: &mut Vec<u8>) -> Option<()> {
+    let before = into.len();
+    match codec {
+        Codec::Raw => into.extend_from_slice(stored),
+        Codec::Lz4 => {
+            into.resize(before + raw, 0);
+            let room = into.get_mut(before..).unwrap_or_default();
+            let done = lz4_flex::block::decompress_into(stored, room).ok()?;
+            into.truncate(before + done);
+        }
+    }
+    (into.len() == before + raw).then_some(())
 }
 
 /// Whether all bytes are zero.

@@ -19,6 +19,16 @@ pub enum Error {
         /// What is wrong there.
         why: &'static str,
     },
+    /// A snapshot that needs what is damaged or missing.
+    #[error("snapshot {workload}@{seq} cannot be read")]
+    Spoilt {
+        /// Whose.
+        workload: String,
+        /// Its number.
+        seq: u64,
+        /// What is damaged or missing.
+        source: Box<Error>,
+    },
     /// Something that ought to be there is not.
     #[error("{what} is missing from {}", path.display())]
     Missing {
@@ -61,6 +71,14 @@ pub enum Error {
         /// Who owns it.
         owner: u32,
     },
+    /// Others can change it behind our back.
+    #[error("{} can be written by others (mode {mode:o})", path.display())]
+    Exposed {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// A newer program wrote it.
     #[error("{} has format version {found}, and this program knows up to {known}", path.display())]
     Newer {
@@ -100,7 +118,10 @@ impl Error {
     /// Says whether the store's contents are at fault, so that an older snapshot may still do.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Missing { .. } | Self::Newer { .. })
+        matches!(
+            self,
+            Self::Damaged { .. } | Self::Spoilt { .. } | Self::Missing { .. } | Self::Newer { .. }
+        )
     }
 
     /// Says whether more room on the file system would have helped.
@@ -132,10 +153,12 @@ pub(crate) fn io_error(op: &'static str, path: &Path) -> impl Fn(io::Error) -> E
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Damaged { .. } | Error::Newer { .. } => io::ErrorKind::InvalidData,
+            Error::Damaged { .. } | Error::Spoilt { .. } | Error::Newer { .. } => {
+                io::ErrorKind::InvalidData
+            }
             Error::Missing { .. } => io::ErrorKind::NotFound,
             Error::Full { .. } | Error::Reserve { .. } => io::ErrorKind::StorageFull,
-            Error::Foreign { .. } => io::ErrorKind::PermissionDenied,
+            Error::Foreign { .. } | Error::Exposed { .. } => io::ErrorKind::PermissionDenied,
             Error::Busy { .. } => io::ErrorKind::ResourceBusy,
             Error::Misuse { .. } => io::ErrorKind::InvalidInput,
             Error::Io { source, .. } => source.kind(),

@@ -1,8 +1,8 @@
-//! Where everything lies in a store, and how files come into being: whole, or not at all.
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+//! Where everything lies in a store, who may touch it, and which locks keep its users apart.
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -10,34 +10,55 @@ use nix::unistd::geteuid;
 
 use crate::api::Options;
 use crate::error::{Error, Result, io_error};
+use crate::medium::{Medium, Watch, above};
 
 /// Version of everything a store holds.
 pub(crate) const VERSION: u32 = 1;
 /// First bytes of the file that says so.
 const FORMAT: &str = "snapd store, version ";
+/// How the manifest of a snapshot ends, and that of one that is forgotten but was being read.
+const MANIFEST: &str = "manifest";
+const GONE: &str = "gone";
 
 /// A store: one directory.
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
     catalog: bool,
+    trust: bool,
+    medium: Medium,
+    /// Directories that were made just now: their names are to be made durable by the first commit.
+    made: Arc<[PathBuf]>,
 }
 
-/// A lock on the whole store, shared or not.
+/// A lock of the kernel's; it ends with its holder.
 pub(crate) type Lock = Flock<File>;
 
 impl Store {
     /// Opens the store in `dir`, made if there is none.
     pub fn create(dir: &Path, options: Options) -> Result<Self> {
-        make_dir(dir)?;
-        let store = Self { dir: dir.to_owned(), catalog: options.catalog };
-        if !options.trust {
-            owned_by_us(dir)?;
+        Self::on(Medium::default(), dir, options)
+    }
+
+    /// Likewise, with somebody who hears of each step before it is taken.
+    pub fn watched(dir: &Path, options: Options, watch: Watch) -> Result<Self> {
+        Self::on(Medium::watched(watch), dir, options)
+    }
+
+    fn on(medium: Medium, dir: &Path, options: Options) -> Result<Self> {
+        let mut made = medium.make_dir(dir)?;
+        let parts = [dir.to_owned(), dir.join("packs"), dir.join("manifests")];
+        for part in &parts {
+            if !options.trust && part.exists() {
+                ours_alone(part)?;
+            }
         }
-        store.check_version()?;
-        make_dir(&store.packs())?;
-        make_dir(&store.manifests())?;
-        Ok(store)
+        check_version(&medium, dir)?;
+        for part in &parts {
+            made.extend(medium.make_dir(part)?);
+        }
+        let Options { catalog, trust } = options;
+        Ok(Self { dir: dir.to_owned(), catalog, trust, medium, made: made.into() })
     }
 
     /// Opens one that must be there.
@@ -50,6 +71,10 @@ impl Store {
 
     pub(crate) fn keeps_catalog(&self) -> bool {
         self.catalog
+    }
+
+    pub(crate) fn medium(&self) -> &Medium {
+        &self.medium
     }
 
     /// Its directory.
@@ -71,15 +96,26 @@ impl Store {
     }
 
     pub(crate) fn manifest(&self, name: &str, seq: u64) -> PathBuf {
-        self.folder(name).join(format!("{seq}.manifest"))
+        self.folder(name).join(format!("{seq}.{MANIFEST}"))
+    }
+
+    pub(crate) fn gone(&self, name: &str, seq: u64) -> PathBuf {
+        self.folder(name).join(format!("{seq}.{GONE}"))
     }
 
     /// Numbers of a workload's snapshots, ascending: as many as there are manifests.
     pub fn numbers(&self, name: &str) -> Result<Vec<u64>> {
-        let mut numbers: Vec<u64> = listed(&self.folder(name))?
-            .iter()
-            .filter_map(|file| file.strip_suffix(".manifest")?.parse().ok())
-            .collect();
+        self.numbered(name, MANIFEST)
+    }
+
+    /// Of those that were forgotten while somebody read them.
+    pub(crate) fn gone_numbers(&self, name: &str) -> Result<Vec<u64>> {
+        self.numbered(name, GONE)
+    }
+
+    fn numbered(&self, name: &str, end: &str) -> Result<Vec<u64>> {
+        let number = |file: &String| file.strip_suffix(end)?.strip_suffix('.')?.parse().ok();
+        let mut numbers: Vec<u64> = listed(&self.folder(name))?.iter().filter_map(number).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -91,61 +127,95 @@ impl Store {
         Ok(names)
     }
 
-    /// Holds off pruning while chunks are read or referred to.
-    pub(crate) fn share(&self) -> Result<Lock> {
-        let path = self.dir.join("lock");
-        match Flock::lock(lock_file(&path)?, FlockArg::LockShared) {
-            Ok(lock) => Ok(lock),
-            Err((_, errno)) => Err(io_error("lock", &path)(errno.into())),
+    /// A workload's directory, if it is to be believed.
+    pub(crate) fn trusted_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder(name);
+        if !self.trust && folder.exists() {
+            ours_alone(&folder)?;
         }
-    }
-
-    /// For pruning: `None` if anybody reads or writes.
-    pub(crate) fn try_own(&self) -> Result<Option<Lock>> {
-        try_lock(&self.dir.join("lock"))
+        Ok(folder)
     }
 
     /// Makes this process the one writer of a workload.
     pub(crate) fn own_workload(&self, name: &str) -> Result<Lock> {
-        make_dir(&self.folder(name))?;
+        self.medium.make_dir(&self.trusted_folder(name)?)?;
         let lock = try_lock(&self.folder(name).join("lock"))?;
         lock.ok_or_else(|| Error::Busy { what: format!("workload {name:?}") })
     }
 
-    fn check_version(&self) -> Result<()> {
-        let path = self.dir.join("format");
-        let Ok(text) = fs::read_to_string(&path) else {
-            return write_whole(&path, format!("{FORMAT}{VERSION}\n").as_bytes());
-        };
-        let found = text.strip_prefix(FORMAT).and_then(|rest| rest.trim().parse().ok());
-        match found {
-            Some(VERSION) => Ok(()),
-            Some(found) => Err(Error::Newer { path, found, known: VERSION }),
-            None => Err(Error::damaged(&path, 0, "this is no store of ours")),
+    /// Makes the names of everything above a workload's first manifest durable.
+    pub(crate) fn sync_above(&self, workload: &str) -> Result<()> {
+        let usual = [self.folder(workload), self.manifests(), self.dir.clone()];
+        let mut dirs: Vec<&Path> = usual.iter().map(|path| above(path)).collect();
+        for path in self.made.iter().map(|path| above(path)) {
+            if !dirs.contains(&path) {
+                dirs.push(path);
+            }
         }
+        dirs.iter().try_for_each(|dir| self.medium.sync_dir(dir))
     }
 }
 
-/// Makes a directory for us alone.
-pub(crate) fn make_dir(path: &Path) -> Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder.create(path).map_err(io_error("create", path))
+fn check_version(medium: &Medium, dir: &Path) -> Result<()> {
+    let path = dir.join("format");
+    let Some(text) = said(&path)? else {
+        // Several may create it at once.
+        let _alone = lock(&dir.join("lock.format"), FlockArg::LockExclusive)?;
+        return match said(&path)? {
+            Some(text) => understood(&path, &text),
+            None => medium.write_whole(&path, format!("{FORMAT}{VERSION}\n").as_bytes()),
+        };
+    };
+    understood(&path, &text)
 }
 
-fn owned_by_us(dir: &Path) -> Result<()> {
-    let owner = fs::metadata(dir).map_err(io_error("stat", dir))?.uid();
-    let us = geteuid().as_raw();
-    if owner == us { Ok(()) } else { Err(Error::Foreign { path: dir.to_owned(), owner }) }
+fn said(path: &Path) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", path)(error)),
+    }
 }
 
-fn lock_file(path: &Path) -> Result<File> {
+fn understood(path: &Path, text: &str) -> Result<()> {
+    let found = text.strip_prefix(FORMAT).and_then(|rest| rest.trim().parse().ok());
+    match found {
+        Some(VERSION) => Ok(()),
+        Some(found) => Err(Error::Newer { path: path.to_owned(), found, known: VERSION }),
+        None => Err(Error::damaged(path, 0, "this is no store of ours")),
+    }
+}
+
+/// An image can run any code: what others own or can write is not believed.
+fn ours_alone(path: &Path) -> Result<()> {
+    let meta = fs::metadata(path).map_err(io_error("stat", path))?;
+    let owner = meta.uid();
+    if owner != geteuid().as_raw() {
+        return Err(Error::Foreign { path: path.to_owned(), owner });
+    }
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o022 == 0 { Ok(()) } else { Err(Error::Exposed { path: path.to_owned(), mode }) }
+}
+
+pub(crate) fn lock_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     options.open(path).map_err(io_error("open", path))
 }
 
-fn try_lock(path: &Path) -> Result<Option<Lock>> {
+pub(crate) fn lock(path: &Path, how: FlockArg) -> Result<Lock> {
+    let mut file = lock_file(path)?;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(io_error("lock", path)(errno.into())),
+        }
+    }
+}
+
+/// Exclusively, or not at all.
+pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>> {
     match Flock::lock(lock_file(path)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EAGAIN)) => Ok(None),
@@ -164,33 +234,4 @@ pub(crate) fn listed(dir: &Path) -> Result<Vec<String>> {
         Ok(entry.map_err(io_error("read", dir))?.file_name().into_string().ok())
     };
     entries.map(name).filter_map(Result::transpose).collect()
-}
-
-/// A new private file.
-pub(crate) fn create(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true).mode(0o600);
-    options.open(path).map_err(io_error("create", path))
-}
-
-/// Writes beside, makes durable, renames into place, makes the name durable: the file is there whole
-/// or not at all, whatever happens.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let beside = path.with_extension("tmp");
-    let mut file = create(&beside)?;
-    file.write_all(bytes).map_err(io_error("write", &beside))?;
-    file.sync_all().map_err(io_error("sync", &beside))?;
-    into_place(&beside, path)
-}
-
-/// The last step of [`write_whole`], for a file that is durable already.
-pub(crate) fn into_place(beside: &Path, path: &Path) -> Result<()> {
-    fs::rename(beside, path).map_err(io_error("rename", path))?;
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes names in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    let opened = File::open(dir).map_err(io_error("open", dir))?;
-    opened.sync_all().map_err(io_error("sync", dir))
 }

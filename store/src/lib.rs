@@ -4,21 +4,26 @@
 //! once whoever needs it. `FORMAT.md` has the bytes, the order of writing and what is assumed of the
 //! medium. This crate knows nothing of processes: streams have names and bytes, records are opaque.
 //!
-//! Locks: whoever reads or writes holds the store shared, [`Store::prune`] alone holds it exclusively,
-//! and one writer at a time holds a workload. Locks die with their process.
+//! Readers, writers and pruning go on side by side, by locks that die with their process (`epoch.rs`);
+//! one writer at a time holds a workload.
 #![forbid(unsafe_code)]
 
 mod api;
 mod catalog;
 mod chunk;
+mod epoch;
 mod error;
 mod facts;
+mod index;
 mod layout;
 mod line;
 mod manifest;
+mod medium;
 mod pack;
+mod packer;
 mod prune;
 mod reader;
+mod space;
 mod writer;
 
 pub use self::api::{NewSnapshot, Options, StreamInfo};
@@ -28,6 +33,7 @@ pub use self::facts::{
 };
 pub use self::layout::Store;
 pub use self::line::Line;
+pub use self::medium::{STEPS, Watch};
 pub use self::prune::Pruned;
 pub use self::reader::Reader;
 pub use self::writer::{Sealed, Writer};

@@ -1,14 +1,19 @@
 //! Manifests: the small message that makes a snapshot.
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use nix::fcntl::{Flock, FlockArg};
 use prost::Message;
 
 use crate::chunk::Name;
 use crate::error::{Error, Result, io_error};
 use crate::facts::{Meta, Snapshot, SnapshotState};
-use crate::layout::{self, Store, VERSION};
+use crate::layout::{Lock, Store, VERSION};
 use crate::line::Line;
+use crate::medium::{Medium, above};
 
 const MAGIC: &[u8; 8] = b"SNAPDMF1";
 
@@ -35,6 +40,12 @@ pub(crate) struct Manifest {
     pub(crate) definition: Vec<u8>,
     #[prost(message, repeated, tag = "9")]
     pub(crate) streams: Vec<Stream>,
+    /// The packs in which all of it lay when it was written. Pruning may move it.
+    #[prost(string, repeated, tag = "10")]
+    pub(crate) packs: Vec<String>,
+    /// Length of the record, whose last pages may be zero.
+    #[prost(uint64, tag = "11")]
+    pub(crate) record_bytes: u64,
 }
 
 /// [`Meta`] on disk.
@@ -122,17 +133,54 @@ impl Facts {
 impl Manifest {
     /// Reads and checks one.
     pub(crate) fn read(store: &Store, workload: &str, seq: u64) -> Result<Self> {
-        let path = store.manifest(workload, seq);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::missing(store.dir(), format!("snapshot {workload}@{seq}")));
+        Self::read_at(store, &store.manifest(workload, seq), (workload, seq))
+    }
+
+    /// Likewise, of one that may have been forgotten meanwhile; `None` if it is gone for good.
+    pub(crate) fn find(store: &Store, workload: &str, seq: u64) -> Result<Option<Self>> {
+        for path in [store.manifest(workload, seq), store.gone(workload, seq)] {
+            match Self::read_at(store, &path, (workload, seq)) {
+                Err(Error::Missing { .. }) => {}
+                found => return found.map(Some),
             }
-            Err(error) => return Err(io_error("read", &path)(error)),
+        }
+        Ok(None)
+    }
+
+    fn read_at(store: &Store, path: &Path, (workload, seq): (&str, u64)) -> Result<Self> {
+        match std::fs::read(path) {
+            Ok(bytes) => Self::decode_as(&bytes, path, (workload, seq)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::missing(store.dir(), format!("snapshot {workload}@{seq}")))
+            }
+            Err(error) => Err(io_error("read", path)(error)),
+        }
+    }
+
+    /// Reads one and holds it: until the lock is dropped, nothing that it names is pruned.
+    pub(crate) fn hold(store: &Store, workload: &str, seq: u64) -> Result<(Self, Lock)> {
+        let path = store.manifest(workload, seq);
+        let missing = || Error::missing(store.dir(), format!("snapshot {workload}@{seq}"));
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
+            Err(error) => return Err(io_error("open", &path)(error)),
         };
-        let manifest = Self::decode_file(&bytes, &path)?;
+        let lock = Flock::lock(file, FlockArg::LockShared)
+            .map_err(|(_, errno)| io_error("lock", &path)(errno.into()))?;
+        let failed = io_error("read", &path);
+        if lock.metadata().map_err(&failed)?.nlink() == 0 {
+            return Err(missing());
+        }
+        let mut bytes = Vec::new();
+        (&*lock).read_to_end(&mut bytes).map_err(&failed)?;
+        Ok((Self::decode_as(&bytes, &path, (workload, seq))?, lock))
+    }
+
+    fn decode_as(bytes: &[u8], path: &Path, (workload, seq): (&str, u64)) -> Result<Self> {
+        let manifest = Self::decode_file(bytes, path)?;
         if manifest.workload != workload || manifest.seq != seq {
-            return Err(Error::damaged(&path, 0, "it is another snapshot's manifest"));
+            return Err(Error::damaged(path, 0, "it is another snapshot's manifest"));
         }
         Ok(manifest)
     }
@@ -153,11 +201,17 @@ impl Manifest {
         }
     }
 
-    /// The commit point: the rename inside makes the snapshot.
-    pub(crate) fn commit(&self, store: &Store) -> Result<()> {
+    /// Writes the file under another name, and makes it durable: all but the commit.
+    pub(crate) fn draft(&self, store: &Store) -> Result<Draft> {
         let body = self.encode_to_vec();
         let bytes = [MAGIC.as_slice(), &body, blake3::hash(&body).as_bytes()].concat();
-        layout::write_whole(&store.manifest(&self.workload, self.seq), &bytes)
+        let path = store.manifest(&self.workload, self.seq);
+        let draft = Draft { medium: store.medium().clone(), path };
+        let beside = draft.beside();
+        let file = draft.medium.create(&beside)?;
+        draft.medium.write_at(&file, &beside, &[&bytes], 0)?;
+        draft.medium.sync(&file, &beside)?;
+        Ok(draft)
     }
 
     pub(crate) fn line(&self) -> Option<Line> {
@@ -179,6 +233,31 @@ impl Manifest {
             pinned: false,
             state: SnapshotState::Complete,
         })
+    }
+}
+
+/// A manifest that is durable under another name; gone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    medium: Medium,
+    path: PathBuf,
+}
+
+impl Draft {
+    fn beside(&self) -> PathBuf {
+        self.path.with_extension("tmp")
+    }
+
+    /// The commit point. Everything it names is durable by now.
+    pub(crate) fn commit(self) -> Result<()> {
+        self.medium.rename(&self.beside(), &self.path)?;
+        self.medium.sync_dir(above(&self.path))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        drop(self.medium.remove(&self.beside()));
     }
 }
 

@@ -1,21 +1,32 @@
 //! Reading a snapshot back.
-use std::collections::HashSet;
+//!
+//! What is long is read ahead, checked and decompressed by two more threads; the caller's thread gets
+//! it in order.
 use std::io;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
 
 use crate::api::StreamInfo;
-use crate::chunk::Name;
+use crate::chunk::{LARGEST, Name};
 use crate::error::{Error, Result};
 use crate::facts::Snapshot;
+use crate::index::{Index, Names};
 use crate::layout::{Lock, Store};
 use crate::line::Line;
 use crate::manifest::{Leaf, Manifest};
-use crate::pack::Index;
+use crate::pack;
 use crate::writer::RECORD;
 
 /// How much is given to a visitor at once, at most.
 const WINDOW: usize = 1 << 20;
+/// No record that we read may claim to be longer.
+const LARGEST_RECORD: usize = 4 << 30;
+/// How many threads read ahead, and how far each.
+const THREADS: usize = 2;
+const AHEAD: usize = 2;
 
 /// A snapshot being read; nothing that it needs is pruned meanwhile.
 #[derive(Debug)]
@@ -23,17 +34,22 @@ pub struct Reader {
     store: Store,
     manifest: Manifest,
     snapshot: Snapshot,
-    index: Index,
+    index: Mutex<Arc<Index>>,
     _lock: Lock,
 }
+
+/// Offset and name of each chunk.
+pub(crate) type Entries = Vec<(u64, Name)>;
 
 impl Store {
     /// Opens a snapshot.
     pub fn read(&self, workload: &str, seq: u64) -> Result<Reader> {
-        let lock = self.share()?;
-        let manifest = Manifest::read(self, workload, seq)?;
+        self.trusted_folder(workload)?;
+        let (manifest, lock) = Manifest::hold(self, workload, seq)?;
         let snapshot = manifest.snapshot(&self.manifest(workload, seq))?;
-        let (store, index) = (self.clone(), Index::load(self)?);
+        let packs = &manifest.packs;
+        let index = Index::load(self, &|name| packs.iter().any(|one| one == name))?;
+        let (store, index) = (self.clone(), Mutex::new(Arc::new(index)));
         Ok(Reader { store, manifest, snapshot, index, _lock: lock })
     }
 
@@ -70,14 +86,23 @@ impl Reader {
 
     /// The record.
     pub fn record(&self) -> Result<Vec<u8>> {
-        let mut record = Vec::new();
+        let path = self.store.manifest(&self.manifest.workload, self.manifest.seq);
+        let damaged = || self.of_this(Error::damaged(&path, 0, "the record is not whole"));
+        let len = usize::try_from(self.manifest.record_bytes).unwrap_or(usize::MAX);
+        if len > LARGEST_RECORD {
+            return Err(damaged());
+        }
+        let mut record = vec![0; len]; // A run of zero pages is a hole.
+        let mut whole = true;
         self.visit(RECORD, &mut |at, bytes| {
-            // A run of zero pages was a hole.
-            record.resize(usize::try_from(at).unwrap_or(usize::MAX), 0);
-            record.extend_from_slice(bytes);
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            match record.get_mut(at..at.saturating_add(bytes.len())) {
+                Some(place) => place.copy_from_slice(bytes),
+                None => whole = false,
+            }
             Ok(())
         })?;
-        Ok(record)
+        if whole { Ok(record) } else { Err(damaged()) }
     }
 
     /// The streams, by name, without the record.
@@ -101,77 +126,183 @@ impl Reader {
 
     fn visit(&self, name: &str, visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> Result<()> {
         let failed = |source| Error::Io { path: self.store.dir().to_owned(), op: "use", source };
-        let (mut start, mut window) = (0, Vec::with_capacity(WINDOW));
-        for (at, chunk) in self.entries(name)? {
-            let bytes = self.index.read(&chunk, &self.store)?;
-            let follows = start + window.len() as u64 == at;
-            if !window.is_empty() && (!follows || window.len() + bytes.len() > WINDOW) {
-                visit(start, &window).map_err(failed)?;
-                window.clear();
-            }
-            if window.is_empty() {
-                start = at;
-            }
-            window.extend_from_slice(&bytes);
+        let entries = self.entries(name)?;
+        let windows: Vec<_> = entries.chunks(WINDOW / LARGEST).collect();
+        let mut give = |window: &Window| {
+            let mut pieces = window.pieces.iter();
+            pieces.try_for_each(|(at, range)| {
+                visit(*at, window.bytes.get(range.clone()).unwrap_or_default()).map_err(failed)
+            })
+        };
+        if windows.len() <= THREADS * AHEAD {
+            let (mut window, mut room) = (Window::default(), Vec::new());
+            return windows.iter().try_for_each(|entries| {
+                window.fill(self, entries, &mut room)?;
+                give(&window)
+            });
         }
-        if window.is_empty() { Ok(()) } else { visit(start, &window).map_err(failed) }
+        let spent = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let start = |first| {
+                let (send, receive) = sync_channel(AHEAD);
+                let (windows, spent) = (&windows, &spent);
+                scope.spawn(move || {
+                    let mut room = Vec::new();
+                    for entries in windows.iter().skip(first).step_by(THREADS) {
+                        let mut window: Window = take(spent);
+                        let filled = window.fill(self, entries, &mut room).map(|()| window);
+                        let stop = filled.is_err();
+                        if send.send(filled).is_err() || stop {
+                            return;
+                        }
+                    }
+                });
+                receive
+            };
+            let threads: Vec<Receiver<Result<Window>>> = (0..THREADS).map(start).collect();
+            for thread in threads.iter().cycle().take(windows.len()) {
+                let ended = |_| Error::Misuse { what: "a reading thread ended".into() };
+                let window = thread.recv().map_err(ended)??;
+                give(&window)?;
+                spent.lock().unwrap_or_else(PoisonError::into_inner).push(window);
+            }
+            Ok(())
+        })
+    }
+
+    fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Appends a chunk's bytes to `into`. What is not where it was, or is damaged there, may be
+    /// whole elsewhere: pruning moves chunks, and later snapshots store damaged ones again.
+    fn chunk(&self, name: &Name, room: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
+        let before = into.len();
+        let Err(error) = self.index().read_to(name, room, into) else { return Ok(()) };
+        if !error.is_damage() {
+            return Err(error);
+        }
+        into.truncate(before);
+        let all = Arc::new(Index::load(&self.store, &|_| true)?);
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&all);
+        all.read_to(name, room, into).map_err(|error| self.spoilt(name, &all, error))
+    }
+
+    fn spoilt(&self, name: &Name, index: &Index, error: Error) -> Error {
+        if let (Error::Damaged { .. }, Some((path, _))) = (&error, index.place(name)) {
+            distrust(&self.store, path);
+        }
+        self.of_this(error)
+    }
+
+    fn of_this(&self, error: Error) -> Error {
+        if !error.is_damage() || matches!(error, Error::Spoilt { .. }) {
+            return error;
+        }
+        let (workload, seq) = (self.manifest.workload.clone(), self.manifest.seq);
+        Error::Spoilt { workload, seq, source: Box::new(error) }
     }
 
     /// Offset and name of each chunk of a stream.
-    pub(crate) fn entries(&self, name: &str) -> Result<Vec<(u64, Name)>> {
+    pub(crate) fn entries(&self, name: &str) -> Result<Entries> {
         let stream = self.manifest.streams.iter().find(|stream| stream.name == name);
         let mut all = Vec::new();
         for leaf in stream.into_iter().flat_map(|stream| &stream.leaves) {
-            all.extend(read_leaf(&self.store, &self.manifest, &self.index, leaf)?.1);
+            all.extend(self.leaf(leaf)?.1);
         }
         Ok(all)
     }
 
-    /// All chunks that a snapshot needs, leaves included.
-    pub(crate) fn needs_of(
-        store: &Store,
-        manifest: &Manifest,
-        index: &Index,
-        all: &mut HashSet<Name>,
+    fn leaf(&self, name: &[u8]) -> Result<(Name, Entries)> {
+        let path = self.store.manifest(&self.manifest.workload, self.manifest.seq);
+        let damaged = |why| self.of_this(Error::damaged(&path, 0, why));
+        let name = Name(name.try_into().map_err(|_| damaged("a name is not 32 bytes"))?);
+        let mut bytes = Vec::new();
+        self.chunk(&name, &mut Vec::new(), &mut bytes)?;
+        Ok((name, entries_of(&bytes).ok_or_else(|| damaged("a leaf is not whole"))?))
+    }
+
+    /// Bytes of a range of a stream, piece by piece, for a range of a few chunks at most.
+    pub(crate) fn range(
+        &self,
+        entries: &[(u64, Name)],
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        for name in manifest.streams.iter().flat_map(|stream| &stream.leaves) {
-            let (leaf, entries) = read_leaf(store, manifest, index, name)?;
-            all.insert(leaf);
-            all.extend(entries.into_iter().map(|(_, name)| name));
+        let (mut room, mut bytes) = (Vec::new(), Vec::new());
+        for (at, name) in entries {
+            bytes.clear();
+            self.chunk(name, &mut room, &mut bytes)?;
+            let end = at + bytes.len() as u64;
+            let (from, to) = (range.start.max(*at), range.end.min(end));
+            let within = |at: u64, from: u64| usize::try_from(from - at).unwrap_or(usize::MAX);
+            if from < to {
+                let part = bytes.get(within(*at, from)..within(*at, to));
+                visit(from, part.unwrap_or_default())?;
+            }
         }
         Ok(())
     }
 
     /// Reads everything, and compares each chunk with its name.
     pub fn verify(&self) -> Result<()> {
-        let mut all = HashSet::new();
-        Self::needs_of(&self.store, &self.manifest, &self.index, &mut all)?;
-        for name in &all {
-            let bytes = self.index.read(name, &self.store)?;
-            if Name::of(&bytes) != *name {
-                return Err(Error::damaged(
-                    self.store.dir(),
-                    0,
-                    "a chunk is not what its name says",
-                ));
+        let mut seen = Names::default();
+        let (mut room, mut bytes) = (Vec::new(), Vec::new());
+        for leaf in self.manifest.streams.iter().flat_map(|stream| &stream.leaves) {
+            let (leaf, entries) = self.leaf(leaf)?;
+            let chunks = entries.into_iter().map(|(_, name)| name);
+            for name in std::iter::once(leaf).chain(chunks).filter(|name| seen.insert(*name)) {
+                bytes.clear();
+                self.chunk(&name, &mut room, &mut bytes)?;
+                if Name::of(&bytes) != name {
+                    let index = self.index();
+                    let (path, at) = index.place(&name).unwrap_or((self.store.dir(), 0));
+                    let error = Error::damaged(path, at, "a chunk is not what its name says");
+                    return Err(self.spoilt(&name, &index, error));
+                }
             }
         }
         Ok(())
     }
 }
 
-type Entries = Vec<(u64, Name)>;
+/// What a leaf says.
+pub(crate) fn entries_of(bytes: &[u8]) -> Option<Entries> {
+    Leaf::decode(bytes).ok()?.entries()
+}
 
-fn read_leaf(
-    store: &Store,
-    manifest: &Manifest,
-    index: &Index,
-    name: &[u8],
-) -> Result<(Name, Entries)> {
-    let path = store.manifest(&manifest.workload, manifest.seq);
-    let damaged = |why| Error::damaged(&path, 0, why);
-    let name = Name(name.try_into().map_err(|_| damaged("a name is not 32 bytes"))?);
-    let bytes = index.read(&name, store)?;
-    let leaf = Leaf::decode(bytes.as_slice()).map_err(|_| damaged("a leaf does not decode"))?;
-    Ok((name, leaf.entries().ok_or_else(|| damaged("a leaf is not whole"))?))
+/// From now on nobody refers to what this pack holds: it is stored anew, which heals the snapshots
+/// that need it. Only a mark, and worth no error: without it the pack goes on being relied on.
+fn distrust(store: &Store, pack: &std::path::Path) {
+    tracing::warn!(pack = %pack.display(), "the pack is damaged, and not to be relied on");
+    drop(store.medium().create(&pack::distrust_path(pack)));
+}
+
+/// Some chunks of a stream, neighbours joined.
+#[derive(Debug, Default)]
+struct Window {
+    bytes: Vec<u8>,
+    /// Offset in the stream, and place in `bytes`.
+    pieces: Vec<(u64, Range<usize>)>,
+}
+
+impl Window {
+    fn fill(&mut self, reader: &Reader, entries: &[(u64, Name)], room: &mut Vec<u8>) -> Result<()> {
+        self.bytes.clear();
+        self.pieces.clear();
+        for (at, name) in entries {
+            let before = self.bytes.len();
+            reader.chunk(name, room, &mut self.bytes)?;
+            let end = self.bytes.len();
+            match self.pieces.last_mut() {
+                Some((start, piece)) if *start + piece.len() as u64 == *at => piece.end = end,
+                _ => self.pieces.push((*at, before..end)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn take<T: Default>(spent: &Mutex<Vec<T>>) -> T {
+    spent.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
 }

@@ -1,3 +1,9 @@
+mod crashes;
+mod ranges;
+mod secrecy;
+mod simulated;
+mod together;
+
 use super::*;
 use chrono::Utc;
 use proptest::prelude::*;
@@ -113,9 +119,6 @@ fn pruning_frees_what_nobody_needs_and_keeps_the_rest() {
     snap(&store, Some(1), &two);
     assert_eq!(store.prune().unwrap().unwrap().packs, 0);
     store.forget("web", &[1]).unwrap();
-    let reader = store.read("web", 2).unwrap();
-    assert_eq!(store.prune().unwrap(), None, "somebody is reading");
-    drop(reader);
     let pruned = store.prune().unwrap().unwrap();
     assert!(pruned.bytes > 1 << 19, "{pruned:?}");
     let reader = store.read("web", 2).unwrap();
@@ -134,13 +137,48 @@ fn damage_is_found_and_named_and_the_one_before_is_not_touched_by_it() {
     bytes[middle] ^= 1;
     fs::write(&newest, &bytes).unwrap();
     let error = store.read("web", 2).unwrap().verify().unwrap_err();
-    assert!(error.is_damage() && error.to_string().contains("damaged at byte"), "{error}");
+    assert_eq!(error.to_string(), "snapshot web@2 cannot be read");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.is_damage() && cause.contains("damaged at byte"), "{cause}");
+    assert!(cause.contains(newest.to_str().unwrap()), "{cause}");
     store.read("web", 1).unwrap().verify().unwrap();
 
     fs::write(&newest, &bytes[..middle]).unwrap();
     assert!(store.read("web", 2).unwrap().verify().unwrap_err().is_damage());
     fs::remove_file(store.manifest("web", 2)).unwrap();
     assert!(matches!(store.read("web", 2), Err(Error::Missing { .. })));
+}
+
+#[test]
+fn what_a_damaged_pack_holds_is_stored_anew_and_heals_who_needs_it() {
+    let (_dir, store) = store();
+    let bytes = noise(1 << 17, 1);
+    snap(&store, None, &bytes);
+    let pack = packs(&store).pop().unwrap();
+    let mut damaged = fs::read(&pack).unwrap();
+    damaged[100] ^= 1;
+    fs::write(&pack, &damaged).unwrap();
+    assert!(store.read("web", 1).unwrap().verify().unwrap_err().is_damage());
+    let second = snap(&store, None, &bytes);
+    assert!(second.stored_bytes > 1 << 17, "it does not rely on damage that is known");
+    store.read("web", 2).unwrap().verify().unwrap();
+    store.read("web", 1).unwrap().verify().unwrap();
+    let pruned = store.prune().unwrap();
+    assert!(pruned.is_some());
+    store.read("web", 1).unwrap().verify().unwrap();
+}
+
+#[test]
+fn of_a_pack_without_index_what_lies_before_the_damage_is_read() {
+    let (_dir, store) = store();
+    let bytes = noise(1 << 20, 1);
+    snap(&store, None, &bytes);
+    let pack = packs(&store).pop().unwrap();
+    fs::remove_file(pack.with_extension("index")).unwrap();
+    fs::OpenOptions::new().write(true).open(&pack).unwrap().set_len(600_000).unwrap();
+    snap(&store, None, &noise(1 << 17, 2));
+    store.read("web", 2).unwrap().verify().unwrap();
+    assert!(store.read("web", 1).unwrap().verify().unwrap_err().is_damage());
 }
 
 #[test]

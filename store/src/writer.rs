@@ -1,34 +1,32 @@
 //! Writing a snapshot. Until it is committed there is no trace of it that anybody would read.
 //!
 //! Bytes are cut into blocks of sixteen pages, blocks into runs that are not zero, and each run
-//! becomes a chunk. Naming, compressing and appending happen on two more threads, for the program
-//! may be standing still meanwhile; the queue between is short, so that memory stays bounded.
+//! becomes a chunk ([`crate::packer`]).
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
-use nix::sys::statvfs::statvfs;
 use prost::Message;
 
 use crate::api::NewSnapshot;
 use crate::chunk::{self, LARGEST, Name, PAGE};
-use crate::error::{Error, Result, io_error};
+use crate::epoch;
+use crate::error::{Error, Result};
 use crate::facts::{Meta, Snapshot};
-use crate::layout::{self, Lock, Store, VERSION};
+use crate::index::Index;
+use crate::layout::{Lock, Store, VERSION};
 use crate::line::Line;
 use crate::manifest::{Facts, Leaf, Manifest, Stream};
-use crate::pack::{Index, PackWriter};
-use crate::reader::Reader;
+use crate::pack;
+use crate::packer::{Entry, Packer};
+use crate::reader::{Entries, Reader};
+use crate::space;
 
 /// Bytes that one leaf of a stream's index covers.
 const LEAF: u64 = 2 << 20;
-/// How much is handed to a thread at once.
-const BATCH: usize = 2 << 20;
-/// How many batches may wait.
-const WAITING: usize = 4;
-const THREADS: usize = 2;
+/// How many leaves are stored at once.
+const LEAVES: usize = 64;
+const BLOCK: u64 = LARGEST as u64;
 /// The stream that holds the record.
 pub(crate) const RECORD: &str = "record";
 
@@ -38,18 +36,16 @@ pub struct Writer {
     store: Store,
     workload: String,
     seq: u64,
-    parent: Option<Reader>,
+    parent: Option<Arc<Reader>>,
     line: Line,
     definition: Vec<u8>,
+    record_bytes: u64,
     streams: BTreeMap<String, Open>,
     next_id: u32,
-    batch: Vec<Run>,
-    batch_bytes: usize,
-    shared: Arc<Mutex<Appender>>,
-    pool: Option<Pool>,
-    /// What was appended without the pool, or is as it was in the parent.
-    entries: Vec<Entry>,
-    /// After the others: pruning waits until the last moment.
+    packer: Packer,
+    /// Of the parent, as far as they were asked for.
+    parents: BTreeMap<String, Arc<Entries>>,
+    /// After the others: nothing that we refer to is pruned until the last moment.
     _locks: (Lock, Lock),
 }
 
@@ -58,28 +54,38 @@ pub struct Writer {
 pub struct Sealed {
     writer: Writer,
     streams: Vec<Stream>,
+    packs: Vec<String>,
     stored_bytes: u64,
 }
 
 impl Sealed {
     /// Makes the snapshot: the manifest, whose rename is the commit.
     pub fn commit(self, meta: Meta) -> Result<Snapshot> {
-        let Self { mut writer, streams, stored_bytes } = self;
+        let Self { mut writer, streams, packs, stored_bytes } = self;
         let manifest = Manifest {
             version: VERSION,
             workload: writer.workload.clone(),
             seq: writer.seq,
-            parent: writer.parent.as_ref().map(Reader::seq),
+            parent: writer.parent.as_ref().map(|parent| parent.seq()),
             line: writer.line.spans().flat_map(|(first, last)| [first, last]).collect(),
             facts: Facts::of(meta),
             stored_bytes,
             definition: std::mem::take(&mut writer.definition),
             streams,
+            packs,
+            record_bytes: writer.record_bytes,
         };
-        let next = writer.store.folder(&writer.workload).join("next");
-        layout::write_whole(&next, format!("{}\n", writer.seq + 1).as_bytes())?;
-        manifest.commit(&writer.store)?;
-        manifest.snapshot(&writer.store.manifest(&writer.workload, writer.seq))
+        let store = &writer.store;
+        let draft = manifest.draft(store)?;
+        // One sync of the draft has taken these names along on most file systems: cheap, then.
+        store.medium().sync_dir(&store.packs())?;
+        if store.numbers(&writer.workload)?.is_empty() {
+            store.sync_above(&writer.workload)?;
+        }
+        draft.commit()?;
+        // Even of a snapshot whose manifest somebody removes the number is not given again.
+        store.remember_next(&writer.workload, writer.seq + 1);
+        manifest.snapshot(&store.manifest(&writer.workload, writer.seq))
     }
 }
 
@@ -93,92 +99,40 @@ struct Open {
     block: Vec<u8>,
 }
 
-/// Bytes on their way to a chunk.
-#[derive(Debug)]
-struct Run {
-    stream: u32,
-    at: u64,
-    bytes: Vec<u8>,
-}
-
-/// Where in a stream a chunk belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    stream: u32,
-    at: u64,
-    name: Name,
-}
-
-/// What all threads share.
-#[derive(Debug)]
-struct Appender {
-    store: Store,
-    index: Index,
-    /// Names that are in the new pack.
-    new: std::collections::HashSet<Name>,
-    pack: Option<PackWriter>,
-    failed: Option<Error>,
-}
-
-#[derive(Debug)]
-struct Pool {
-    batches: SyncSender<Vec<Run>>,
-    threads: Vec<JoinHandle<Vec<Entry>>>,
-}
-
 impl Store {
     /// Begins a snapshot of a workload, which goes on from `parent` if there is one.
     pub fn begin(&self, new: NewSnapshot) -> Result<Writer> {
         let NewSnapshot { workload, parent } = new;
-        let workload = workload.as_str();
-        let locks = (self.own_workload(workload)?, self.share()?);
-        self.check_reserve()?;
-        let seq = self.next_number(workload)?;
-        let parent = parent.map(|parent| self.read(workload, parent)).transpose()?;
+        let own = self.own_workload(&workload)?;
+        let (joined, condemned) = epoch::join(self)?;
+        space::check_reserve(self.dir())?;
+        let seq = self.next_number(&workload)?;
+        let parent = parent.map(|parent| self.read(&workload, parent)).transpose()?;
         let line = parent.as_ref().map(Reader::line).unwrap_or_default().then(seq);
-        let appender = Appender {
-            store: self.clone(),
-            index: Index::load(self)?,
-            new: std::collections::HashSet::new(),
-            pack: None,
-            failed: None,
+        let trusted = |name: &str| {
+            !condemned.has(name) && !pack::distrust_path(&self.packs().join(name)).exists()
         };
         Ok(Writer {
             store: self.clone(),
-            workload: workload.to_owned(),
+            workload,
             seq,
-            parent,
+            parent: parent.map(Arc::new),
             line,
             definition: Vec::new(),
+            record_bytes: 0,
             streams: BTreeMap::new(),
             next_id: 0,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            shared: Arc::new(Mutex::new(appender)),
-            pool: None,
-            entries: Vec::new(),
-            _locks: locks,
+            packer: Packer::new(self, Index::load(self, &trusted)?),
+            parents: BTreeMap::new(),
+            _locks: (own, joined),
         })
     }
 
     /// A number is never used twice, even if its snapshot was forgotten.
     fn next_number(&self, workload: &str) -> Result<u64> {
-        let text = std::fs::read_to_string(self.folder(workload).join("next"));
-        let told = text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1);
-        let newest = self.numbers(workload)?.last().copied().unwrap_or(0);
-        Ok(told.max(newest + 1))
-    }
-
-    /// Snapshots never fill the disk: 5 %, at most 1 GiB, stays free.
-    fn check_reserve(&self) -> Result<()> {
-        let path = self.dir();
-        let fs = statvfs(path).map_err(|errno| io_error("statvfs", path)(errno.into()))?;
-        let free = fs.blocks_available() * fs.fragment_size();
-        let reserve = (fs.blocks() * fs.fragment_size() / 20).min(1 << 30);
-        if free < reserve {
-            return Err(Error::Reserve { path: path.to_owned(), free, reserve });
-        }
-        Ok(())
+        let numbers = [self.numbers(workload)?, self.gone_numbers(workload)?];
+        let newest = numbers.iter().filter_map(|all| all.last()).max().copied().unwrap_or(0);
+        Ok(self.told_next(workload).max(newest + 1))
     }
 }
 
@@ -198,6 +152,7 @@ impl Writer {
     /// Keeps the record.
     pub fn record(&mut self, bytes: &[u8]) -> Result<()> {
         self.restart(RECORD)?;
+        self.record_bytes = bytes.len() as u64;
         self.stream(RECORD, 0, bytes)
     }
 
@@ -207,35 +162,81 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends bytes to a stream. What is never written is a hole.
+    /// Appends bytes to a stream. What is never written is a hole, and reads as zeros; a block that
+    /// is written in part is zero in the rest.
     pub fn stream(&mut self, name: &str, mut at: u64, mut bytes: &[u8]) -> Result<()> {
-        let id = self.open(name)?;
+        self.open(name)?;
         while !bytes.is_empty() {
-            let offset = usize::try_from(at % LARGEST as u64).unwrap_or_default();
-            let block_at = at - offset as u64;
-            self.turn_to(name, block_at)?;
+            let offset = usize::try_from(at % BLOCK).unwrap_or_default();
+            self.turn_to(name, at - offset as u64)?;
             let Some(open) = self.streams.get_mut(name) else { break };
             let take = bytes.len().min(LARGEST - offset);
             let (now, later) = bytes.split_at(take);
-            open.block.resize(open.block.len().max(offset), 0);
-            let kept = open.block.len().min(offset + take);
-            let (old, new) = now.split_at(kept - offset);
-            open.block.get_mut(offset..kept).unwrap_or_default().copy_from_slice(old);
-            open.block.extend_from_slice(new);
+            if take == LARGEST && open.block.is_empty() {
+                // Whole blocks, which is most of memory, need not be gathered.
+                let id = open.id;
+                open.at = at + BLOCK;
+                self.cut(id, at, now)?;
+            } else {
+                if open.block.len() < offset {
+                    open.block.resize(offset, 0);
+                }
+                let kept = open.block.len().min(offset + take);
+                let (old, new) = now.split_at(kept - offset);
+                open.block.get_mut(offset..kept).unwrap_or_default().copy_from_slice(old);
+                open.block.extend_from_slice(new);
+            }
             (at, bytes) = (at + take as u64, later);
         }
-        debug_assert!(self.streams.get(name).is_none_or(|open| open.id == id));
         Ok(())
     }
 
-    /// Says that a range of a stream is as it was in the parent.
+    /// Says that a range of a stream is as it was in the parent. It takes its place among the
+    /// stream's bytes: offsets ascend.
     pub fn unchanged(&mut self, name: &str, range: Range<u64>) -> Result<()> {
-        let stream = self.open(name)?;
+        self.open(name)?;
         let missing = || Error::Misuse { what: format!("{name} has no parent") };
-        let parent = self.parent.as_ref().ok_or_else(missing)?;
-        let before = parent.entries(name)?.into_iter().filter(|(at, _)| range.contains(at));
-        self.entries.extend(before.map(|(at, name)| Entry { stream, at, name }));
+        let parent = Arc::clone(self.parent.as_ref().ok_or_else(missing)?);
+        let entries = match self.parents.get(name) {
+            Some(entries) => Arc::clone(entries),
+            None => Arc::new(parent.entries(name)?),
+        };
+        self.parents.insert(name.to_owned(), Arc::clone(&entries));
+        let (start, end) = (range.start, range.end);
+        let first = entries.partition_point(|(at, _)| at / BLOCK < start / BLOCK);
+        let rest = entries.get(first..).unwrap_or_default();
+        for block in rest.chunk_by(|(a, _), (b, _)| a / BLOCK == b / BLOCK) {
+            let Some(at) = block.first().map(|(at, _)| at - at % BLOCK) else { continue };
+            if at >= end {
+                break;
+            }
+            // A stream's last block ends where the stream does.
+            let whole = start <= at && (end - at >= BLOCK || end == u64::MAX);
+            let known = block.iter().all(|(_, name)| self.packer.knows(name));
+            if whole && known && self.turn_to_fresh(name, at)? {
+                let id = self.open(name)?;
+                let entry = |(at, name): &(u64, Name)| Entry { stream: id, at: *at, name: *name };
+                self.packer.entries.extend(block.iter().map(entry));
+                self.pass(name, at + BLOCK);
+            } else {
+                // A part, or what lies in a pack that is to go.
+                parent.range(block, start..end, &mut |at, bytes| self.stream(name, at, bytes))?;
+            }
+        }
         Ok(())
+    }
+
+    /// Goes on to a block, and says whether nothing was written of it yet.
+    fn turn_to_fresh(&mut self, name: &str, block_at: u64) -> Result<bool> {
+        self.turn_to(name, block_at)?;
+        Ok(self.streams.get(name).is_some_and(|open| open.block.is_empty()))
+    }
+
+    /// What is before `at` is complete.
+    fn pass(&mut self, name: &str, at: u64) {
+        if let Some(open) = self.streams.get_mut(name) {
+            open.at = at;
+        }
     }
 
     fn open(&mut self, name: &str) -> Result<u32> {
@@ -259,10 +260,15 @@ impl Writer {
         if block_at < open.at {
             return Err(Error::Misuse { what: format!("offsets of {name} do not ascend") });
         }
-        let block = std::mem::take(&mut open.block);
+        let mut block = std::mem::take(&mut open.block);
         let (id, at) = (open.id, open.at);
         open.at = block_at;
-        self.cut(id, at, &block)
+        self.cut(id, at, &block)?;
+        block.clear();
+        if let Some(open) = self.streams.get_mut(name) {
+            open.block = block;
+        }
+        Ok(())
     }
 
     /// Cuts a block into runs without zero pages.
@@ -277,7 +283,7 @@ impl Writer {
                 (Some(first), false) => {
                     let run = block.get(first * PAGE..block.len().min(page * PAGE));
                     let at = at + (first * PAGE) as u64;
-                    self.push(Run { stream, at, bytes: run.unwrap_or_default().to_vec() })?;
+                    self.packer.push(stream, at, run.unwrap_or_default())?;
                     start = None;
                 }
                 _ => {}
@@ -286,40 +292,19 @@ impl Writer {
         Ok(())
     }
 
-    fn push(&mut self, run: Run) -> Result<()> {
-        self.batch_bytes += run.bytes.len();
-        self.batch.push(run);
-        if self.batch_bytes < BATCH {
-            return Ok(());
-        }
-        self.batch_bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        let shared = Arc::clone(&self.shared);
-        let pool = self.pool.get_or_insert_with(|| Pool::start(&shared));
-        if pool.batches.send(batch).is_err() {
-            return Err(self.failure());
-        }
-        match lock(&self.shared).failed.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    fn failure(&self) -> Error {
-        let failed = lock(&self.shared).failed.take();
-        failed.unwrap_or_else(|| Error::Misuse { what: "a writing thread ended".into() })
-    }
-
     /// Makes every byte durable: the slow part of a commit.
     pub fn seal(mut self) -> Result<Sealed> {
-        self.flush()?;
-        let streams = self.indexes()?;
-        let pack = lock(&self.shared).pack.take();
-        let stored_bytes = pack.as_ref().map_or(0, PackWriter::len);
-        if let Some(pack) = pack {
-            pack.finish()?;
+        let names: Vec<_> = self.streams.keys().cloned().collect();
+        for name in names {
+            self.turn_to(&name, u64::MAX - u64::MAX % BLOCK)?;
         }
-        Ok(Sealed { writer: self, streams, stored_bytes })
+        self.packer.flush()?;
+        let (streams, mut packs) = self.indexes()?;
+        // A draft still: what it takes is free again when it is dropped.
+        space::check_reserve(self.store.dir())?;
+        let (stored_bytes, pack) = self.packer.seal()?;
+        packs.extend(pack);
+        Ok(Sealed { writer: self, streams, packs, stored_bytes })
     }
 
     /// Seals and commits.
@@ -327,115 +312,39 @@ impl Writer {
         self.seal()?.commit(meta)
     }
 
-    /// Brings everything that was written to chunks.
-    fn flush(&mut self) -> Result<()> {
-        let names: Vec<_> = self.streams.keys().cloned().collect();
-        for name in names {
-            self.turn_to(&name, u64::MAX - u64::MAX % LARGEST as u64)?;
-        }
-        let rest = std::mem::take(&mut self.batch);
-        self.entries.extend(append_all(&self.shared, rest)?);
-        if let Some(Pool { batches, threads }) = self.pool.take() {
-            drop(batches);
-            for thread in threads {
-                self.entries.extend(thread.join().map_err(|_| self.failure())?);
-            }
-        }
-        match lock(&self.shared).failed.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes the leaves of all streams, and says where they are.
-    fn indexes(&mut self) -> Result<Vec<Stream>> {
-        let mut by_stream: BTreeMap<u32, Vec<(u64, Name)>> = BTreeMap::new();
-        for entry in std::mem::take(&mut self.entries) {
+    /// Writes the leaves of all streams; says where they are, and in which packs all of it lies.
+    fn indexes(&mut self) -> Result<(Vec<Stream>, Vec<String>)> {
+        let mut by_stream: BTreeMap<u32, Entries> = BTreeMap::new();
+        for entry in std::mem::take(&mut self.packer.entries) {
             by_stream.entry(entry.stream).or_default().push((entry.at, entry.name));
         }
-        let mut streams = Vec::new();
-        for (name, open) in &self.streams {
-            let mut entries = by_stream.remove(&open.id).unwrap_or_default();
+        let (mut streams, mut owners, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
+        let mut names = Vec::new();
+        for (number, (name, open)) in self.streams.iter().enumerate() {
+            streams.push(Stream { name: name.clone(), leaves: Vec::new() });
+            let entries = by_stream.entry(open.id).or_default();
             entries.sort_unstable();
-            let mut leaves = Vec::new();
             for part in entries.chunk_by(|(a, _), (b, _)| a / LEAF == b / LEAF) {
                 let leaf = Leaf {
                     at: part.iter().map(|(at, _)| *at).collect(),
                     names: part.iter().flat_map(|(_, name)| name.0).collect(),
                 };
-                leaves.push(append(&self.shared, &leaf.encode_to_vec())?.0.to_vec());
+                owners.push(number);
+                leaves.push(leaf.encode_to_vec());
+                if leaves.len() == LEAVES {
+                    names.extend(self.packer.store(&std::mem::take(&mut leaves))?);
+                }
             }
-            streams.push(Stream { name: name.clone(), leaves });
         }
-        Ok(streams)
-    }
-}
-
-impl Pool {
-    fn start(shared: &Arc<Mutex<Appender>>) -> Self {
-        let (batches, waiting) = sync_channel::<Vec<Run>>(WAITING);
-        let waiting = Arc::new(Mutex::new(waiting));
-        let start = |_| {
-            let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
-            std::thread::spawn(move || work(&shared, &waiting))
-        };
-        Self { batches, threads: (0..THREADS).map(start).collect() }
-    }
-}
-
-/// One thread: takes batches until there are no more. After a failure they are taken and dropped, so
-/// that nobody waits.
-fn work(shared: &Mutex<Appender>, waiting: &Mutex<Receiver<Vec<Run>>>) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    loop {
-        let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = batch else { return entries };
-        match append_all(shared, batch) {
-            Ok(more) => entries.extend(more),
-            Err(error) => drop(lock(shared).failed.get_or_insert(error)),
+        names.extend(self.packer.store(&leaves)?);
+        for (number, name) in owners.iter().zip(&names) {
+            if let Some(stream) = streams.get_mut(*number) {
+                stream.leaves.push(name.0.to_vec());
+            }
         }
+        let live = self.streams.values().filter_map(|open| by_stream.get(&open.id));
+        let chunks = live.flatten().map(|(_, name)| name);
+        let packs = self.packer.packs_of(chunks.chain(&names));
+        Ok((streams, packs))
     }
-}
-
-fn append_all(shared: &Mutex<Appender>, batch: Vec<Run>) -> Result<Vec<Entry>> {
-    let append = |run: Run| {
-        let name = append(shared, &run.bytes)?;
-        Ok(Entry { stream: run.stream, at: run.at, name })
-    };
-    batch.into_iter().map(append).collect()
-}
-
-/// Stores a chunk unless it is stored already.
-fn append(shared: &Mutex<Appender>, bytes: &[u8]) -> Result<Name> {
-    let name = Name::of(bytes);
-    if lock(shared).has(&name) {
-        return Ok(name);
-    }
-    let (codec, stored) = chunk::pack(bytes);
-    lock(shared).put(name, codec, bytes.len(), &stored)?;
-    Ok(name)
-}
-
-impl Appender {
-    fn has(&self, name: &Name) -> bool {
-        self.new.contains(name) || self.index.chunks.contains_key(name)
-    }
-
-    fn put(&mut self, name: Name, codec: chunk::Codec, raw: usize, stored: &[u8]) -> Result<()> {
-        if self.has(&name) {
-            return Ok(()); // The other thread was faster.
-        }
-        if self.pack.is_none() {
-            self.pack = Some(PackWriter::create(&self.store)?);
-        }
-        if let Some(pack) = &mut self.pack {
-            pack.append(name, codec, raw, stored)?;
-        }
-        self.new.insert(name);
-        Ok(())
-    }
-}
-
-fn lock(shared: &Mutex<Appender>) -> MutexGuard<'_, Appender> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,163 @@
+//! Where each chunk of a store lies.
+//!
+//! A writer knows all packs, to store nothing twice. A reader knows those that its manifest names,
+//! and looks at the others only for what is not there: pruning may have moved it meanwhile.
+use std::collections::HashMap;
+use std::fs::File;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::chunk::{self, Name};
+use crate::error::{Error, Result, io_error};
+use crate::layout::{self, Store};
+use crate::pack::{self, HEADER, Location};
+
+/// How many packs are held open at once.
+const OPEN: usize = 64;
+
+/// Names are hashes already.
+#[derive(Debug, Default)]
+pub(crate) struct Prefix(u64);
+
+impl Hasher for Prefix {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+    fn write_usize(&mut self, _: usize) {}
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+pub(crate) type ByName<T> = HashMap<Name, T, BuildHasherDefault<Prefix>>;
+pub(crate) type Names = std::collections::HashSet<Name, BuildHasherDefault<Prefix>>;
+
+/// Chunks of some packs of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    dir: PathBuf,
+    pub(crate) packs: Vec<PathBuf>,
+    pub(crate) chunks: ByName<Location>,
+    /// Those that were used last, and are open still.
+    open: Mutex<Vec<(u32, Arc<File>)>>,
+}
+
+impl Index {
+    /// Of all packs whose name `wanted` says yes to.
+    pub(crate) fn load(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Result<Self> {
+        let mut index = Self { dir: store.packs(), ..Self::default() };
+        let mut names = layout::listed(&index.dir)?;
+        names.sort();
+        for name in names.iter().filter(|name| pack::is_pack(name) && wanted(name)) {
+            index.add(&store.packs().join(name))?;
+        }
+        Ok(index)
+    }
+
+    /// Adds a pack that is in place, unless it has gone.
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let entries = match pack::listing(path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error("read", path)(error)),
+        };
+        let too_many = |_| Error::damaged(path, 0, "there are too many packs");
+        let pack = u32::try_from(self.packs.len()).map_err(too_many)?;
+        for (name, location) in entries {
+            self.chunks.insert(name, Location { pack, ..location });
+        }
+        self.packs.push(path.to_owned());
+        Ok(())
+    }
+
+    fn file(&self, location: &Location) -> Result<(&Path, Arc<File>)> {
+        let gone = || Error::Misuse { what: "a pack is not in its index".into() };
+        let at = usize::try_from(location.pack).unwrap_or(usize::MAX);
+        let path = self.packs.get(at).ok_or_else(gone)?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file)) = open.iter().find(|(pack, _)| *pack == location.pack) {
+            return Ok((path, Arc::clone(file)));
+        }
+        let file = match File::open(path) {
+            Ok(file) => Arc::new(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::missing(path, "a pack"));
+            }
+            Err(error) => return Err(io_error("open", path)(error)),
+        };
+        if open.len() == OPEN {
+            open.remove(0);
+        }
+        open.push((location.pack, Arc::clone(&file)));
+        Ok((path, file))
+    }
+
+    /// A chunk as it is stored, header in front; checked but for the decompressed bytes.
+    pub(crate) fn stored(&self, name: &Name, into: &mut Vec<u8>) -> Result<Stored<'_>> {
+        let location = self.chunks.get(name).ok_or_else(|| self.missing(name))?;
+        let (path, file) = self.file(location)?;
+        let header_at = location.at.saturating_sub(HEADER as u64);
+        into.resize(HEADER + location.stored as usize, 0);
+        let damaged = |why| Error::damaged(path, header_at, why);
+        file.read_exact_at(into, header_at).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => damaged("the pack ends too early"),
+            _ => io_error("read", path)(error),
+        })?;
+        let (header, stored) = into.split_at(HEADER);
+        let parsed = pack::parse_header(header).ok_or_else(|| damaged("no chunk is here"))?;
+        let (found, seen, sum) = parsed;
+        if found != *name || (seen.stored, seen.raw) != (location.stored, location.raw) {
+            return Err(damaged("another chunk is here"));
+        }
+        if crc32c::crc32c(stored) != sum {
+            return Err(damaged("a chunk's checksum is wrong"));
+        }
+        Ok(Stored { location: seen, path, at: header_at })
+    }
+
+    /// Appends a chunk's bytes to `into`, checked. `room` is for the stored form.
+    pub(crate) fn read_to(
+        &self,
+        name: &Name,
+        room: &mut Vec<u8>,
+        into: &mut Vec<u8>,
+    ) -> Result<()> {
+        let stored = self.stored(name, room)?;
+        let bytes = room.get(HEADER..).unwrap_or_default();
+        chunk::unpack(stored.location.codec, bytes, stored.location.raw as usize, into)
+            .ok_or_else(|| Error::damaged(stored.path, stored.at, "a chunk does not decompress"))
+    }
+
+    /// A chunk's bytes, checked.
+    pub(crate) fn read(&self, name: &Name) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.read_to(name, &mut Vec::new(), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// No pack that is known has it.
+    pub(crate) fn missing(&self, name: &Name) -> Error {
+        let hex = blake3::Hash::from_bytes(name.0).to_hex();
+        Error::missing(&self.dir, format!("chunk {hex}"))
+    }
+
+    /// Where a chunk's header is: for errors about it.
+    pub(crate) fn place(&self, name: &Name) -> Option<(&Path, u64)> {
+        let location = self.chunks.get(name)?;
+        let path = self.packs.get(usize::try_from(location.pack).ok()?)?;
+        Some((path, location.at.saturating_sub(HEADER as u64)))
+    }
+}
+
+/// A chunk in its stored form, and where it was found.
+#[derive(Debug)]
+pub(crate) struct Stored<'a> {
+    pub(crate) location: Location,
+    pub(crate) path: &'a Path,
+    pub(crate) at: u64,
+}
