@@ -48,6 +48,19 @@ impl Standing {
         Ok(Self { tree: Some(tree), machine, since, copy: Copy::default() })
     }
 
+    /// A tree that was just restored from `inventory`, and is held.
+    pub(crate) fn restored(inventory: &Inventory) -> Result<Self> {
+        let member = |process: &Process| Member {
+            parent: process.parent,
+            threads: process.threads.clone(),
+            life: process.life,
+        };
+        let members = inventory.processes.iter().map(|(pid, process)| (*pid, member(process)));
+        let tree = Some(Tree::held(members.collect()));
+        let (machine, since) = (surroundings::machine()?, surroundings::clocks()?.monotonic);
+        Ok(Self { tree, machine, since, copy: Copy::default() })
+    }
+
     fn tree(&mut self) -> Result<&mut Tree> {
         self.tree.as_mut().ok_or_else(|| Error::Record("a tree that was let go".into(), None))
     }

@@ -18,6 +18,13 @@ pub struct External {
     pub fd: OwnedFd,
 }
 
+impl External {
+    /// Another one with a duplicate of the descriptor.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(Self { key: self.key.clone(), fd: self.fd.try_clone()? })
+    }
+}
+
 /// What is recorded of one.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct State {

@@ -66,9 +66,20 @@ pub struct Restored {
 /// Brings the tree of `image` back. Everything that can be refused is refused before anything is
 /// started; if we die on the way, nothing of the tree is left, or all of it runs.
 pub fn restore(image: &dyn ImageSource, options: &Options) -> Result<Restored> {
+    perform(image, options, false)
+}
+
+/// Likewise, but before it runs on the tree is taken an inventory of, which must equal the image
+/// field for field, and byte for byte: if not, it is ended, and each difference is an obstacle.
+pub fn restore_verified(image: &dyn ImageSource, options: &Options) -> Result<Restored> {
+    perform(image, options, true)
+}
+
+fn perform(image: &dyn ImageSource, options: &Options, verify: bool) -> Result<Restored> {
     let inventory = image.inventory()?;
     let steps = prepare(&inventory, options)?;
     let mut restorer = Restorer::new(&inventory, image, options, &steps)?;
+    restorer.verify = verify;
     let _adopting = Adopting::start(options, &steps)?;
     if options.continue_clocks {
         clocks::go_on(inventory.clocks)?;
@@ -120,6 +131,8 @@ struct Restorer<'a> {
     /// What this processor's xsave areas may hold.
     xfeatures: u64,
     halted: BTreeSet<Tid>,
+    /// Look whether all is as it was, at the end.
+    verify: bool,
     notes: Vec<String>,
 }
 
@@ -152,6 +165,7 @@ impl<'a> Restorer<'a> {
             special: memory::special(&maps),
             xfeatures: crate::arch::frame::xfeatures(),
             halted: BTreeSet::new(),
+            verify: false,
             notes: Vec::new(),
         })
     }
@@ -181,7 +195,7 @@ impl<'a> Restorer<'a> {
             Step::Attributes { owner, stage, names } => self.attributes(*owner, *stage, names),
             Step::Release => {
                 self.open_files.clear();
-                self.release()
+                self.release(self.verify)
             }
         }
     }

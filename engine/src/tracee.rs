@@ -106,6 +106,20 @@ impl Tree {
         Ok(tree)
     }
 
+    /// A tree that we hold already, every thread of it in a stop: one that is just being restored.
+    pub(crate) fn held(members: BTreeMap<Pid, Member>) -> Self {
+        let mut tasks = BTreeMap::new();
+        for (pid, member) in &members {
+            let stopped_by = match member.life {
+                Life::Stopped { signal, .. } => Some(signal),
+                _ => None,
+            };
+            let task = Task { stands: true, stopped_by, ..Task::running(*pid) };
+            tasks.extend(member.threads.iter().map(|tid| (*tid, task)));
+        }
+        Self { members, tasks, sites: BTreeMap::new(), not_send: PhantomData }
+    }
+
     /// Whoever sleeps with a relative timeout shall wake when it would have without us.
     fn keep_deadlines(&mut self) -> Result<()> {
         let waits = |task: &Task| task.waits.then_some(task.pid);

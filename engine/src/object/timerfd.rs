@@ -80,6 +80,17 @@ impl Object for Timerfd {
         Ok(state)
     }
 
+    /// One that comes once only may have come meanwhile.
+    fn comparable(mut state: State) -> State {
+        if !state.is_time_of_day() {
+            state.value = i64::from(state.value != 0 && state.interval != 0);
+        }
+        if state.interval != 0 {
+            state.ticks = 0;
+        }
+        state
+    }
+
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
         let made = timerfd::create(state.clock).map_err(kernel("timerfd_create"))?;
         let mut value = state.value;

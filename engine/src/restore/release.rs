@@ -13,10 +13,14 @@ use super::blanks::{died, done};
 use super::memory::tid;
 use crate::arch::{blank, frame};
 use crate::attribute::is_pending;
-use crate::error::{Error, Result, kernel};
+use crate::checkpoint::Standing;
+use crate::error::{Error, Result, kernel, kernel_io};
+use crate::external::External;
 use crate::inventory::{Backing, Life, Pid, Process, Registers, Special, Thread, Tid};
 use crate::remote::{Arg, Batch, Call, Caller};
+use crate::session::{self, Tracer};
 use crate::sys::hold;
+use crate::verify::{self, Digests};
 
 /// `include/uapi/asm/prctl.h` of x86.
 const ARCH_SET_GS: i32 = 0x1001;
@@ -32,7 +36,8 @@ const FS_BASE: usize = 21;
 const GS_BASE: usize = 22;
 
 impl Restorer<'_> {
-    pub(super) fn release(&mut self) -> Result<()> {
+    /// With `look`, all are looked at before they go, and end if they are not what they were.
+    pub(super) fn release(&mut self, look: bool) -> Result<()> {
         let living: Vec<(Pid, Vec<Tid>, Life)> = self
             .inventory
             .processes
@@ -71,6 +76,9 @@ impl Restorer<'_> {
                 tracing::warn!(%pid, %error, "a process ended while it was let go");
             }
         }
+        if look {
+            return self.look_again();
+        }
         for (pid, tids, _) in &living {
             for tid in tids.iter().rev() {
                 if let Err(errno) = hold::detach(tid.0) {
@@ -79,6 +87,26 @@ impl Restorer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes the inventory of what was restored, before any of it runs. As everything here is told
+    /// by the kernel, it is the oracle of what the whole restore did.
+    fn look_again(&self) -> Result<()> {
+        let mut tree = Standing::restored(self.inventory)?;
+        let externals = self.options.externals.iter().map(External::try_clone);
+        let externals = externals.collect::<std::io::Result<_>>().map_err(kernel_io("fcntl"))?;
+        let how = session::Options { externals, close_tcp: self.options.close_tcp };
+        let (mut obstacles, mut bytes) = (Vec::new(), Digests::of(self.inventory));
+        let found = tree.inventory(&how, &mut obstacles)?;
+        tree.capture(&found)?.drain(&mut bytes)?;
+        let mut differences = verify::differences(self.inventory, &found);
+        differences.extend(bytes.differences(self.image)?);
+        obstacles.extend(verify::obstacles(differences));
+        if obstacles.is_empty() {
+            return tree.thaw().map(drop);
+        }
+        tree.kill()?;
+        Err(Error::Refused(obstacles))
     }
 
     /// What has to be done while calls can still be made: our socket is closed.

@@ -54,6 +54,11 @@ impl Attribute for IntervalTimers {
         Ok(State { values: replies.iter().map(value).collect::<Result<_>>()? })
     }
 
+    fn comparable(mut state: State) -> State {
+        state.values.iter_mut().for_each(|value| without_rest(value));
+        state
+    }
+
     fn restore(state: &State, batch: &mut Batch) {
         for (which, value) in (0i64..).zip(&state.values) {
             if value.iter().any(|byte| *byte != 0) {
@@ -62,4 +67,11 @@ impl Attribute for IntervalTimers {
             }
         }
     }
+}
+
+/// Takes out of an interval and what remains of it how much remains; not whether it runs.
+pub(super) fn without_rest(setting: &mut [u8]) {
+    let rest = setting.get_mut(BYTES / 2..).unwrap_or_default();
+    let runs = rest.iter().any(|byte| *byte != 0);
+    rest.fill(u8::from(runs));
 }

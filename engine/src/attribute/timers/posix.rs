@@ -93,6 +93,12 @@ impl Attribute for PosixTimers {
         Ok(State { timers })
     }
 
+    fn comparable(mut state: State) -> State {
+        let settings = state.timers.iter_mut().map(|timer| &mut timer.setting);
+        settings.for_each(|setting| super::interval::without_rest(setting));
+        state
+    }
+
     fn restore(state: &State, batch: &mut Batch) {
         if state.timers.is_empty() {
             return;
