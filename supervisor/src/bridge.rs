@@ -198,7 +198,8 @@ pub fn restore(home: &Home, bring: &Bring, externals: Vec<External>) -> Result<B
         held: held.collect(),
         spared: vec![home.dir().to_owned()],
     };
-    let (restored, mut notes) = bring_back(&source, &options, (!bring.keep_files).then_some(&how))?;
+    let (restored, mut notes) =
+        bring_back(&source, &options, (!bring.keep_files).then_some(&how), false)?;
     notes.extend(restored.notes);
     let first = restored.roots.iter().map(|pid| pid.0).min().unwrap_or(0);
     Ok(Brought { first, notes })
@@ -209,6 +210,7 @@ fn bring_back(
     source: &Source,
     options: &Options,
     files: Option<&RollBack>,
+    verify: bool,
 ) -> Result<(engine::restore::Restored, Vec<String>)> {
     let inventory = source.inventory().map_err(engine::error::Error::Image)?;
     let mut notes = Vec::new();
@@ -224,7 +226,8 @@ fn bring_back(
         notes.extend(kept.map(|path| format!("what was undone is kept in {}", path.display())));
     }
     prepare(&inventory, options)?;
-    Ok((engine::restore::restore(source, options)?, notes))
+    let restore = if verify { engine::restore::restore_verified } else { engine::restore::restore };
+    Ok((restore(source, options)?, notes))
 }
 
 /// Says what is in the way of a snapshot.

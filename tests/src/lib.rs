@@ -102,7 +102,9 @@ impl Lab {
     /// Brings back what `program` was when it was dumped into `images`.
     pub fn undump(&self, program: &Program, images: &str) -> Outcome {
         program::reap_strangers();
-        let outcome = self.snapd().call(&["undump", "--images", images, "--detach"]).ok();
+        // The oracle: all of it equals the image, field for field, before it runs on.
+        let how = ["undump", "--images", images, "--detach", "--verify"];
+        let outcome = self.snapd().call(&how).ok();
         assert!(program.is_alive(), "undump said done, but {} does not run", program.pid());
         outcome
     }

@@ -38,6 +38,9 @@ pub(crate) struct Undump {
     /// What becomes of established TCP connections
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     tcp: Tcp,
+    /// Compares all that was brought back with the image before it runs on
+    #[arg(long)]
+    verify: bool,
     /// Gives the tree this terminal in place of the one it had
     #[arg(long, short = 'j')]
     shell_job: bool,
@@ -57,6 +60,7 @@ impl Undump {
             close_tcp: self.tcp.closes()?,
             detach: self.detach,
             terminal: None,
+            verify: self.verify,
         })?;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         let pid = brought.first;

@@ -82,9 +82,8 @@ impl Object for Timerfd {
 
     /// One that comes once only may have come meanwhile.
     fn comparable(mut state: State) -> State {
-        if !state.is_time_of_day() {
-            state.value = i64::from(state.value != 0 && state.interval != 0);
-        }
+        let stays = state.interval != 0 || state.is_time_of_day();
+        state.value = i64::from(state.value != 0 && stays);
         if state.interval != 0 {
             state.ticks = 0;
         }

@@ -49,6 +49,8 @@ pub struct Undump {
     pub detach: bool,
     /// `--shell-job`.
     pub terminal: Option<std::os::fd::OwnedFd>,
+    /// `--verify`: looks whether all came back as it was, before it runs on.
+    pub verify: bool,
 }
 
 /// Dumps a tree.
@@ -96,7 +98,7 @@ pub fn undump(how: Undump) -> Result<Brought> {
     let undone = how.images.join("undone").join(super::time_name());
     let files = RollBack { undone, spared: vec![how.images.clone()], ..RollBack::default() };
     let files = (!how.keep_files).then_some(&files);
-    let (restored, mut notes) = bring_back(&source, &options, files)?;
+    let (restored, mut notes) = bring_back(&source, &options, files, how.verify)?;
     notes.extend(restored.notes);
     let first = restored.roots.first().map_or(0, |pid| pid.0);
     Ok(Brought { first, notes })
