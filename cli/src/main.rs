@@ -12,6 +12,7 @@ mod hidden;
 mod interrupt;
 mod json;
 mod output;
+mod progress;
 mod render;
 mod values;
 

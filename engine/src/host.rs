@@ -37,9 +37,27 @@ pub(crate) fn look(inventory: &Inventory) -> Result<Host> {
         numbers.extend([pid.0, process.group, process.session]);
         numbers.extend(process.threads.iter().map(|tid| tid.0));
     }
-    let here = |number: &i32| *number == session || Path::new(&format!("/proc/{number}")).exists();
-    let taken = numbers.into_iter().filter(here).map(Pid).collect();
-    Ok(Host { taken, session })
+    let holder = |number| match holder(number) {
+        None if number == session => Some("our own session".to_owned()),
+        holder => holder,
+    };
+    let taken = numbers.into_iter().filter_map(|number| Some((Pid(number), holder(number)?)));
+    Ok(Host { taken: taken.collect(), session })
+}
+
+/// Who has a number: a process, or a thread of one, whose folder is there though it is not listed.
+fn holder(number: i32) -> Option<String> {
+    let folder = format!("/proc/{number}");
+    if !Path::new(&folder).exists() {
+        return None;
+    }
+    let status = std::fs::read_to_string(folder + "/status").unwrap_or_default();
+    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    let name = line("Name:").unwrap_or("unknown");
+    Some(match line("Tgid:").and_then(|tgid| tgid.parse::<i32>().ok()) {
+        Some(process) if process != number => format!("a thread of process {process} ({name})"),
+        _ => format!("process {number} ({name})"),
+    })
 }
 
 /// What the machine lacks.

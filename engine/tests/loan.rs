@@ -128,8 +128,8 @@ fn who_cannot_be_frozen_is_refused_by_name() {
         engine::error::Error::Refused(obstacles) => obstacles[0].cause.code,
         other => panic!("{other}"),
     };
-    assert_eq!(code(Pid(1)), "busy:init");
-    assert_eq!(code(Pid(2)), "busy:kernel-thread");
-    assert_eq!(code(Pid(std::process::id().cast_signed())), "busy:self");
-    assert_eq!(code(Pid(i32::MAX)), "busy:no-process");
+    assert_eq!(code(Pid(1)), "process:init");
+    assert_eq!(code(Pid(2)), "process:kernel-thread");
+    assert_eq!(code(Pid(std::process::id().cast_signed())), "process:self");
+    assert_eq!(code(Pid(i32::MAX)), "process:gone");
 }

@@ -25,6 +25,7 @@ use policies::retention::{self, Candidate, Rules};
 use prost::Message;
 use store::{Meta, NewSnapshot, Snapshot, Store, Tracker, Trigger};
 
+pub(crate) use self::direct::no_image;
 pub use self::direct::{Dump, Undump, check_target, dump, undump, wait_for};
 use self::image::{Sink, Source};
 use crate::definition::Definition;

@@ -86,6 +86,7 @@ fn sort_of(error: &engine::error::Error) -> Sort {
     use engine::error::Error as E;
     match error {
         E::Refused(all) if all.iter().all(|one| one.cause.code.starts_with("busy:")) => Sort::Busy,
+        E::Refused(all) if all.iter().any(|one| one.cause.code == "process:gone") => Sort::Missing,
         E::Record(..) => Sort::Damaged,
         E::Image(source) if source.kind() == io::ErrorKind::InvalidData => Sort::Damaged,
         E::Image(source) if source.kind() == io::ErrorKind::NotFound => Sort::Damaged,

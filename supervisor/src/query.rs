@@ -8,6 +8,7 @@ use store::{Snapshot, Store};
 
 pub use self::contents::Contents;
 use crate::book::Book;
+use crate::bridge::no_image;
 use crate::error::{Error, Result};
 use crate::home::Home;
 
@@ -41,7 +42,7 @@ pub fn snapshot(home: &Home, name: &str, seq: u64) -> Result<Snapshot> {
 pub fn image(dir: &Path) -> Result<Snapshot> {
     let options = store::Options { catalog: false, ..store::Options::default() };
     let newest = Store::open(dir, options)?.snapshots(None)?.pop();
-    newest.ok_or_else(|| Error::Missing(format!("image in {}", dir.display())))
+    newest.ok_or_else(|| no_image(dir))
 }
 
 /// The number of the snapshot that is meant.

@@ -1,7 +1,7 @@
 //! `snapd checkpoint`.
 use clap::Args;
 use supervisor::home::Home;
-use supervisor::options::{self, Ear};
+use supervisor::options;
 use supervisor::{client, query};
 
 use crate::context::Context;
@@ -9,6 +9,7 @@ use crate::exit::Outcome;
 use crate::interrupt;
 use crate::json;
 use crate::output::{print, print_json};
+use crate::progress;
 use crate::values;
 
 /// Takes a snapshot of a workload now
@@ -47,7 +48,9 @@ pub(super) fn take(
     tags: Vec<String>,
 ) -> Outcome {
     interrupt::heed()?;
-    let seq = client::checkpoint(home, name, &options::Checkpoint { tags, stop }, &Ear::default())?;
+    let ear = progress::ear(context, "saving", drop);
+    let seq = client::checkpoint(home, name, &options::Checkpoint { tags, stop }, &ear)?;
+    drop(ear); // And its bar with it.
     if context.json {
         print_json(&json::Snapshot::of(&query::snapshot(home, name, seq)?))?;
     } else {

@@ -30,7 +30,7 @@ pub(crate) struct Doctor {
     #[arg(value_name = "PID|NAME", value_parser = patient)]
     patient: Option<Patient>,
     /// How long it may take until all of it stands still
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval, allow_hyphen_values = true)]
     freeze_timeout: Duration,
 }
 
@@ -77,11 +77,7 @@ impl Doctor {
                 bridge::check_target(*pid)?;
                 bridge::inspect(&[Pid(*pid)], Vec::new(), self.freeze_timeout)?
             }
-            Patient::Workload(name) => {
-                client::status(&context.home()?, name)?;
-                let text = "a workload cannot be looked at by its name yet";
-                return Err(Failure::refused(text, "give the PID that `snapd ls` shows"));
-            }
+            Patient::Workload(name) => client::look(&context.home()?, name)?,
         })
     }
 }

@@ -25,7 +25,7 @@ use crate::values;
   snapd dump --pid 4242 --images /tmp/image --leave-running")]
 pub(crate) struct Dump {
     /// The root of the tree
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
     pid: i32,
     /// The directory to save it into, made if it is not there
     #[arg(long, value_name = "DIR")]
@@ -43,7 +43,7 @@ pub(crate) struct Dump {
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     tcp: Tcp,
     /// How long it may take until all of the tree stands still; else the dump is given up
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval, allow_hyphen_values = true)]
     freeze_timeout: Duration,
     /// The tree's terminal is outside of it; `undump --shell-job` gives it another
     #[arg(long, short = 'j')]

@@ -2,7 +2,7 @@
 use clap::Args;
 use policies::name::Reference;
 use supervisor::home::Home;
-use supervisor::options::{self, Done, Ear, News, Up};
+use supervisor::options::{self, Done, News, Up};
 use supervisor::{launch, query};
 
 use super::run::options::{Files, Tcp};
@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::json;
 use crate::output::print_json;
+use crate::progress;
 use crate::values;
 
 /// Brings a workload back from a snapshot
@@ -71,7 +72,7 @@ impl Restore {
 pub(super) fn bring(context: &Context, home: &Home, mut how: options::Restore) -> Outcome {
     how.json = context.json;
     let tell = context.json && !how.detach;
-    let ear = Ear::new(move |news| {
+    let ear = progress::ear(context, "restoring", move |news| {
         if let (true, News::Up(up)) = (tell, news) {
             drop(told(&up));
         }

@@ -28,7 +28,7 @@ pub(crate) struct Stop {
     #[arg(long)]
     checkpoint: bool,
     /// How long it may take to end before it is killed
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration, allow_hyphen_values = true)]
     timeout: Duration,
     /// The signal that asks it to end
     #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]

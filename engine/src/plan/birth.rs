@@ -82,7 +82,7 @@ impl Births<'_> {
     }
 
     fn ghost_number(&mut self) -> Pid {
-        while self.host.taken.contains(&Pid(self.next)) || self.born.contains(&Pid(self.next)) {
+        while self.host.taken.contains_key(&Pid(self.next)) || self.born.contains(&Pid(self.next)) {
             self.next += 1;
         }
         self.next += 1;
@@ -94,7 +94,7 @@ impl Births<'_> {
         let pid = Pid(number);
         number > 0
             && !self.inventory.processes.contains_key(&pid)
-            && !self.host.taken.contains(&pid)
+            && !self.host.taken.contains_key(&pid)
     }
 
     fn roots(&mut self) {
@@ -266,7 +266,7 @@ impl Births<'_> {
     /// One that came to its parent, a subreaper, when its own had died; or one that shares the
     /// session of somebody outside, and gets ours.
     fn stray(&mut self, parent: Pid, child: Pid, session: i32) {
-        if self.host.taken.contains(&Pid(session)) || session == 0 {
+        if self.host.taken.contains_key(&Pid(session)) || session == 0 {
             return self.fork(child, Some(parent), false, None);
         }
         let cause = Obstacle { pid: Some(child), object: "the process".into(), cause: SESSION };

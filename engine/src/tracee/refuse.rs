@@ -15,32 +15,32 @@ pub(super) const TIMEOUT: Cause = Cause {
     remedy: "try again: it waits in the kernel, for a device or for its vfork child",
 };
 pub(super) const PERMISSION: Cause = Cause {
-    code: "busy:not-permitted",
+    code: "process:not-permitted",
     reason: "we may not trace it",
     remedy: "run as its owner, or as root",
 };
 pub(super) const KERNEL_THREAD: Cause = Cause {
-    code: "busy:kernel-thread",
+    code: "process:kernel-thread",
     reason: "it belongs to the kernel",
     remedy: "name a program's process",
 };
 pub(super) const INIT: Cause = Cause {
-    code: "busy:init",
+    code: "process:init",
     reason: "it is the first process of its PID namespace",
     remedy: "name one of the processes below it",
 };
 pub(super) const OURSELVES: Cause = Cause {
-    code: "busy:self",
+    code: "process:self",
     reason: "it is the one who is asking",
     remedy: "run from outside of the tree",
 };
 pub(super) const LEADER_GONE: Cause = Cause {
-    code: "busy:leader-gone",
+    code: "process:leader-gone",
     reason: "its first thread has ended while others run",
     remedy: "none: such a process can be neither frozen whole nor rebuilt",
 };
 pub(super) const NO_PROCESS: Cause = Cause {
-    code: "busy:no-process",
+    code: "process:gone",
     reason: "there is no such process",
     remedy: "look up its number again",
 };

@@ -85,8 +85,7 @@ pub fn undump(how: Undump) -> Result<Brought> {
     engine::fault::arm_from_environment();
     let store = Store::open(&how.images, image_options())?;
     let newest = store.snapshots(Some(IMAGE))?.pop();
-    let missing = || Error::Missing(format!("image in {}", how.images.display()));
-    let source = Source(store.read(IMAGE, newest.ok_or_else(missing)?.seq)?);
+    let source = Source(store.read(IMAGE, newest.ok_or_else(|| no_image(&how.images))?.seq)?);
     let options = Options {
         parentage: if how.detach { Parentage::Sibling } else { Parentage::Child },
         continue_clocks: false,
@@ -102,6 +101,11 @@ pub fn undump(how: Undump) -> Result<Brought> {
     notes.extend(restored.notes);
     let first = restored.roots.first().map_or(0, |pid| pid.0);
     Ok(Brought { first, notes })
+}
+
+/// A store without a snapshot: what a dump leaves that was given up.
+pub(crate) fn no_image(dir: &Path) -> Error {
+    store::Error::Missing { path: dir.to_owned(), what: "a complete image".into() }.into()
 }
 
 /// Waits until a restored root, our child, ends; its status as shells say it.

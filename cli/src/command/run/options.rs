@@ -16,7 +16,7 @@ use crate::values;
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Takes a snapshot at every such interval: 500ms, 10s, 5m, 1h30m, 2d
-    #[arg(long, value_name = "DURATION", value_parser = values::interval, help_heading = WHEN)]
+    #[arg(long, value_name = "DURATION", value_parser = values::interval, allow_hyphen_values = true, help_heading = WHEN)]
     every: Option<Duration>,
     /// Takes snapshots at these times (five fields, as in crontab)
     #[arg(long, value_name = "EXPRESSION", help_heading = WHEN, hide = true)]
@@ -29,13 +29,13 @@ pub(super) struct Options {
     policy: Option<PathBuf>,
     /// Keeps so many snapshots: older ones go by themselves
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = WHEN)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     keep_last: u32,
     /// When it is brought back after it has ended
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, help_heading = ENDS)]
     restart: Restart,
     /// Gives up when it was brought back more often than this
-    #[arg(long, value_name = "N/DURATION", default_value = "10/60s", value_parser = values::limit)]
+    #[arg(long, value_name = "N/DURATION", default_value = "10/60s", value_parser = values::limit, allow_hyphen_values = true)]
     #[arg(help_heading = ENDS)]
     restart_limit: Limit,
     /// What happens when the machine starts
@@ -51,7 +51,7 @@ pub(super) struct Options {
     #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = SAVED)]
     tcp: Tcp,
     /// How long it may take until all of it stands still; else the snapshot is given up
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval, allow_hyphen_values = true)]
     #[arg(help_heading = SAVED)]
     freeze_timeout: Duration,
     /// Whether it has PIDs of its own, which are always free again
