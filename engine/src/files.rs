@@ -11,6 +11,7 @@
 //! Not put back: extended attributes, access control lists, change time.
 mod candidates;
 mod capture;
+mod fresh;
 mod plan;
 mod record;
 mod rewrite;
@@ -21,6 +22,7 @@ mod writers;
 
 pub use self::candidates::{Candidate, of_inventory, of_running};
 pub use self::capture::{Capture, Captured, Selection};
+pub use self::fresh::{names, remove_born_since};
 pub use self::plan::{Action, plan};
 pub use self::record::{Entry, EntryKind, Files, Stamp};
 pub use self::rollback::{RollBack, Summary, roll_back};

@@ -32,6 +32,8 @@ pub struct Entry {
     pub boot: String,
     /// Somebody has asked for its end, which is no crash then, whoever sees it.
     pub asked: bool,
+    /// When it was first started afresh by a person.
+    pub begun_at_ms: u64,
 }
 
 /// What the catalog keeps for us without knowing what it is.
@@ -43,6 +45,8 @@ struct Charter {
     boot: String,
     #[prost(bool, tag = "3")]
     asked: bool,
+    #[prost(uint64, tag = "4")]
+    begun_at_ms: u64,
 }
 
 impl Entry {
@@ -55,7 +59,8 @@ impl Entry {
 
     fn row(&self) -> Workload {
         let (definition, boot) = (self.definition.clone(), self.boot.clone());
-        let charter = Charter { definition, boot, asked: self.asked };
+        let charter =
+            Charter { definition, boot, asked: self.asked, begun_at_ms: self.begun_at_ms };
         Workload {
             name: self.definition.name.clone(),
             definition: charter.encode_to_vec(),
@@ -79,6 +84,7 @@ impl Entry {
             started_at_ms: row.started_at.map_or(0, milliseconds),
             boot: charter.boot,
             asked: charter.asked,
+            begun_at_ms: charter.begun_at_ms,
         })
     }
 }
@@ -115,7 +121,11 @@ pub struct Book {
 impl Book {
     /// Opens it.
     pub fn open(home: &Home) -> Result<Self> {
-        Ok(Self { store: Store::create(home.dir(), store::Options::default())? })
+        // Two who make the same store at once would be in each other's way.
+        let alone = if home.dir().join("format").exists() { None } else { Some(home.lock_all()?) };
+        let store = Store::create(home.dir(), store::Options::default())?;
+        drop(alone);
+        Ok(Self { store })
     }
 
     /// The store that it is kept in.

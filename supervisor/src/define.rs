@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Group, Uid};
+use nix::unistd::{Gid, Group, Uid, Whence, lseek};
 
 use crate::definition::{self, Definition, Handed, Stream};
 use crate::error::{Error, Result, cannot};
@@ -82,10 +82,11 @@ fn handed_files() -> Vec<Handed> {
 
 fn handed_file(fd: BorrowedFd<'_>, number: u32) -> Option<Handed> {
     let link = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    link.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let size = link.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
     let path = std::fs::read_link(link).ok()?.into_os_string().into_vec();
     let flags = fcntl(fd, FcntlArg::F_GETFL).ok()?;
-    Some(Handed { number, path, flags })
+    let position = lseek(fd, 0, Whence::SeekCur).ok().and_then(|at| at.try_into().ok())?;
+    Some(Handed { number, path, flags, size, position })
 }
 
 fn kind_of(fd: BorrowedFd<'_>) -> Stream {

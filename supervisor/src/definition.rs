@@ -91,6 +91,20 @@ pub struct Handed {
     /// As `F_GETFL` says: how it was opened.
     #[prost(int32, tag = "3")]
     pub flags: i32,
+    /// How long it was at the beginning...
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    /// ...and where in it the stream stood.
+    #[prost(uint64, tag = "5")]
+    pub position: u64,
+}
+
+impl Handed {
+    /// Whether the workload writes it.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.flags & nix::libc::O_ACCMODE != nix::libc::O_RDONLY
+    }
 }
 
 /// A user and groups, as numbers.
@@ -165,8 +179,7 @@ impl Definition {
     /// Standard streams that are regular files, and written: part of the state like what the program
     /// has opened by itself.
     pub fn written_handed(&self) -> impl Iterator<Item = &Vec<u8>> {
-        let reads = |one: &&Handed| one.flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
-        self.handed.iter().filter(move |one| !reads(one)).map(|one| &one.path)
+        self.handed.iter().filter(|one| one.is_written()).map(|one| &one.path)
     }
 
     /// Takes over how another definition of the same workload wants it kept.

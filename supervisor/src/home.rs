@@ -80,6 +80,16 @@ impl Home {
         }
     }
 
+    /// Waits for what only one may do in the whole directory.
+    pub(crate) fn lock_all(&self) -> Result<Lock> {
+        let path = self.0.join("run").join("lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let say = || format!("lock {}", path.display());
+        let file = options.open(&path).map_err(cannot(say()))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| cannot(say())(errno))
+    }
+
     /// Whether somebody holds this lock.
     pub fn is_locked(&self, name: &str, suffix: &str) -> Result<bool> {
         Ok(self.run(name, suffix).exists() && self.try_lock(name, suffix)?.is_none())

@@ -5,6 +5,7 @@
 //! time: the workload runs on with its shim, and the next keeper takes over from the catalog and the
 //! shim. One thread with tokio; other threads only to wait for what cannot be polled (the terminal,
 //! a worker). At most one keeper a workload: `DIR/run/NAME.keeper` is locked.
+mod anew;
 mod control;
 mod effects;
 mod hear;
@@ -149,6 +150,9 @@ pub fn run(mut charge: Charge) -> Result<i32> {
     if anew {
         entry.asked = false;
         "starting".clone_into(&mut entry.state);
+    }
+    if charge.start == Start::Fresh {
+        entry.begun_at_ms = now_ms();
     }
     book.put(&entry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

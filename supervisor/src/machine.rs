@@ -46,7 +46,10 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Restore(u64),
-    Fresh,
+    /// `undo`: after a run that came to nothing.
+    Fresh {
+        undo: bool,
+    },
 }
 
 /// How it is over.
@@ -234,7 +237,7 @@ impl Machine {
         match how {
             Begin::Fresh => {
                 self.recovery = Recovery::default();
-                self.start_fresh(todo);
+                self.start_fresh(false, todo);
             }
             Begin::Restore(seq) => {
                 let newest = self.line.first().copied().unwrap_or(0).max(seq);
@@ -268,10 +271,10 @@ impl Machine {
         self.due = self.options.every.map(|every| (now + every).saturating_sub(since).max(now));
     }
 
-    fn start_fresh(&mut self, todo: &mut Vec<Action>) {
+    fn start_fresh(&mut self, undo: bool, todo: &mut Vec<Action>) {
         self.line.clear();
         self.state = State::Starting;
-        todo.push(Action::StartFresh);
+        todo.push(Action::StartFresh { undo });
     }
 
     /// What came after this snapshot is on another line now.
@@ -355,10 +358,14 @@ impl Machine {
                     self.rollback = self.rollback.map(|it| Rollback { begun: true, ..it });
                     self.restore(seq, todo);
                 }
-                Next::Fresh => {
-                    let why = "there is no snapshot left to try";
+                Next::Fresh { undo } => {
+                    let why = if undo {
+                        "there is no snapshot left to try"
+                    } else {
+                        "it has ended, and is always started again"
+                    };
                     todo.push(Action::record(Kind::StartedFresh, None, why));
-                    self.start_fresh(todo);
+                    self.start_fresh(undo, todo);
                 }
             },
             State::Running if self.due.is_some_and(|due| now >= due) => self.scheduled(now, todo),

@@ -45,7 +45,12 @@ pub fn main() -> Result<()> {
     let mut shim = Channel::new(UnixStream::from(connect(TO_SHIM)?), "shim");
     let result = externals(&mut shim).and_then(|externals| {
         let request = keeper.expect::<ToWorker>()?.of.ok_or(Error::Lost("keeper"))?;
-        perform(&mut shim, request, externals)
+        // A keeper that is gone does not keep us from what it wanted.
+        let mut tell = |progress| {
+            let message = FromWorker { of: Some(from_worker::Of::Progress(progress)) };
+            drop(keeper.send(&message, &[]));
+        };
+        perform(&mut shim, request, externals, &mut tell)
     });
     let of = result.unwrap_or_else(|error| from_worker::Of::Failed(Fault::of(&error)));
     keeper.send(&FromWorker { of: Some(of) }, &[])
@@ -55,11 +60,14 @@ fn perform(
     shim: &mut Channel,
     request: to_worker::Of,
     externals: Vec<External>,
+    tell: bridge::Tell<'_>,
 ) -> Result<from_worker::Of> {
     Ok(match request {
-        to_worker::Of::Take(take) => from_worker::Of::Taken(self::take(shim, &take, externals)?),
+        to_worker::Of::Take(take) => {
+            from_worker::Of::Taken(self::take(shim, &take, externals, tell)?)
+        }
         to_worker::Of::Bring(bring) => {
-            from_worker::Of::Brought(self::bring(shim, &bring, externals)?)
+            from_worker::Of::Brought(self::bring(shim, &bring, externals, tell)?)
         }
         to_worker::Of::Look(_) => {
             let roots = join_clocks()?;
@@ -69,16 +77,26 @@ fn perform(
     })
 }
 
-fn take(shim: &mut Channel, take: &Take, externals: Vec<External>) -> Result<Taken> {
+fn take(
+    shim: &mut Channel,
+    take: &Take,
+    externals: Vec<External>,
+    tell: bridge::Tell<'_>,
+) -> Result<Taken> {
     let home = Home::open(Path::new(OsStr::from_bytes(&take.dir)))?;
     let mut settle = || settle(shim);
     let roots = join_clocks()?;
-    bridge::checkpoint(&home, take, &roots, externals, &mut settle)
+    bridge::checkpoint(&home, take, &roots, externals, &mut settle, tell)
 }
 
-fn bring(shim: &mut Channel, bring: &Bring, externals: Vec<External>) -> Result<Brought> {
+fn bring(
+    shim: &mut Channel,
+    bring: &Bring,
+    externals: Vec<External>,
+    tell: bridge::Tell<'_>,
+) -> Result<Brought> {
     let home = Home::open(Path::new(OsStr::from_bytes(&bring.dir)))?;
-    let brought = bridge::restore(&home, bring, externals)?;
+    let brought = bridge::restore(&home, bring, externals, tell)?;
     shim.send(&ToShim { of: Some(to_shim::Of::Adopt(brought.first)) }, &[])?;
     // The answer says that it has; only then may the keeper speak of a running workload.
     while !matches!(shim.expect::<FromShim>()?.of, Some(from_shim::Of::Status(_))) {}

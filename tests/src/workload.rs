@@ -94,19 +94,23 @@ impl<'a> Workload<'a> {
         self.lab.snapd().call(&["checkpoint", &self.name]).ok()
     }
 
-    /// Kills the program with SIGKILL and waits until it has been restored.
+    /// Kills the program with SIGKILL and waits until it runs again: restored, or started afresh
+    /// after too many crashes in a row.
     #[track_caller]
     pub fn crash(&self) {
-        let before = self.restores();
+        let running = || {
+            let state = self.state()?;
+            self.pid().filter(|pid| *pid > 0 && (state == "running" || state == "checkpointing"))
+        };
         let mut pid = None;
-        eventually(&format!("{} runs", self.name), Duration::from_secs(40), || {
-            pid = self.pid().filter(|_| self.state().is_some_and(|state| state != "backoff"));
+        eventually(&format!("{} runs", self.name), Duration::from_secs(60), || {
+            pid = running();
             pid.is_some()
         });
-        let pid = pid.expect("the condition held");
-        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("the workload's first process");
-        eventually(&format!("{} is restored", self.name), Duration::from_secs(60), || {
-            self.restores() > before && self.state().as_deref() == Some("running")
+        let before = pid.expect("the condition held");
+        kill(Pid::from_raw(before), Signal::SIGKILL).expect("the workload's first process");
+        eventually(&format!("{} runs again", self.name), Duration::from_secs(60), || {
+            running().is_some_and(|pid| pid != before)
         });
     }
 

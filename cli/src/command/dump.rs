@@ -59,14 +59,15 @@ impl Dump {
             )));
         }
         interrupt::heed()?;
-        let taken = bridge::dump(&bridge::Dump {
+        let how = bridge::Dump {
             pid: self.pid,
             images: self.images.clone(),
             leave_running: self.leave_running,
             keep_files: self.files == Files::Keep,
             close_tcp: self.tcp.closes()?,
             freeze_timeout: self.freeze_timeout,
-        })?;
+        };
+        let taken = bridge::dump(&how, &mut |_| {})?;
         let image = query::image(&self.images)?;
         if context.json {
             print_json(&json::Snapshot::of(&image))?;

@@ -53,7 +53,7 @@ impl Undump {
             return Err(Failure::Usage(text.into()));
         }
         let began = Instant::now();
-        let brought = bridge::undump(bridge::Undump {
+        let how = bridge::Undump {
             images: self.images.clone(),
             accept_changed: self.accept_changed,
             keep_files: self.files == Files::Keep,
@@ -61,7 +61,8 @@ impl Undump {
             detach: self.detach,
             terminal: None,
             verify: self.verify,
-        })?;
+        };
+        let brought = bridge::undump(how, &mut |_| {})?;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         let pid = brought.first;
         if let Some(path) = &self.pidfile {

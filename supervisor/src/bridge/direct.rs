@@ -9,7 +9,9 @@ use engine::restore::{Options, Parentage};
 use prost::Message;
 use store::{Store, Trigger};
 
-use super::{Kept, Plan, Source, bring_back, perform};
+use super::image::{Sink, Source};
+use super::take::{Plan, perform};
+use super::{Kept, Tell, bring_back};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
 use crate::wire::{Brought, Taken};
@@ -54,7 +56,7 @@ pub struct Undump {
 }
 
 /// Dumps a tree.
-pub fn dump(how: &Dump) -> Result<Taken> {
+pub fn dump(how: &Dump, tell: Tell<'_>) -> Result<Taken> {
     engine::fault::arm_from_environment();
     check_target(how.pid)?;
     let store = Store::create(&how.images, image_options())?;
@@ -73,19 +75,21 @@ pub fn dump(how: &Dump) -> Result<Taken> {
         stop: !how.leave_running,
         close_tcp: how.close_tcp,
     };
-    perform(&plan, Vec::new(), &mut |sink| {
-        let kept = Kept { definition: Definition::new(IMAGE, Vec::new()), settled: None };
+    let kept = Kept { definition: Definition::new(IMAGE, Vec::new()), settled: None };
+    let mut note = |sink: &mut Sink<'_>| {
         sink.definition(&kept.encode_to_vec());
         Ok(None)
-    })
+    };
+    perform(&plan, Vec::new(), &mut note, tell)
 }
 
 /// Brings a dumped tree back.
-pub fn undump(how: Undump) -> Result<Brought> {
+pub fn undump(how: Undump, tell: Tell<'_>) -> Result<Brought> {
     engine::fault::arm_from_environment();
     let store = Store::open(&how.images, image_options())?;
     let newest = store.snapshots(Some(IMAGE))?.pop();
-    let source = Source(store.read(IMAGE, newest.ok_or_else(|| no_image(&how.images))?.seq)?);
+    let newest = newest.ok_or_else(|| no_image(&how.images))?;
+    let source = Source::new(store.read(IMAGE, newest.seq)?, tell);
     let options = Options {
         parentage: if how.detach { Parentage::Sibling } else { Parentage::Child },
         continue_clocks: false,

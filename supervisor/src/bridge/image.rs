@@ -1,10 +1,13 @@
 //! The engine's ports on the store's streams: `space/N`, `object/N/E`, `file/N`.
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 
 use engine::image::{Contents, ImageSink, ImageSource, decode, encode};
 use engine::inventory::Inventory;
 use store::{Reader, Writer};
+
+use super::progress::{Meter, Tell};
 
 /// The store's name for a stream.
 fn name(of: Contents) -> String {
@@ -16,15 +19,21 @@ fn name(of: Contents) -> String {
 }
 
 /// Where a checkpoint goes.
-pub(super) struct Sink {
+pub(super) struct Sink<'a> {
     writer: Writer,
     kept: Vec<u8>,
     space_bytes: u64,
+    meter: Meter<'a>,
 }
 
-impl Sink {
-    pub(super) fn new(writer: Writer) -> Self {
-        Self { writer, kept: Vec::new(), space_bytes: 0 }
+impl<'a> Sink<'a> {
+    pub(super) fn new(writer: Writer, tell: Tell<'a>) -> Self {
+        Self { writer, kept: Vec::new(), space_bytes: 0, meter: Meter::new(tell) }
+    }
+
+    /// About so many bytes will come.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        self.meter.expect(bytes);
     }
 
     pub(super) fn definition(&mut self, bytes: &[u8]) {
@@ -42,7 +51,7 @@ impl Sink {
     }
 }
 
-impl ImageSink for Sink {
+impl ImageSink for Sink<'_> {
     fn inventory(&mut self, inventory: &Inventory) -> io::Result<()> {
         Ok(self.writer.record(&encode(inventory))?)
     }
@@ -51,6 +60,7 @@ impl ImageSink for Sink {
         if matches!(of, Contents::Space(_)) {
             self.space_bytes += bytes.len() as u64;
         }
+        self.meter.passed(bytes.len());
         Ok(self.writer.stream(&name(of), at, bytes)?)
     }
 
@@ -64,12 +74,28 @@ impl ImageSink for Sink {
 }
 
 /// Where a restore comes from.
-pub(super) struct Source(pub(super) Reader);
+pub(super) struct Source<'a> {
+    reader: Reader,
+    meter: RefCell<Meter<'a>>,
+}
 
-impl ImageSource for Source {
+impl<'a> Source<'a> {
+    pub(super) fn new(reader: Reader, tell: Tell<'a>) -> Self {
+        let mut meter = Meter::new(tell);
+        meter.expect(reader.snapshot().meta.memory_bytes);
+        Self { reader, meter: RefCell::new(meter) }
+    }
+}
+
+/// The records of a snapshot alone.
+pub(super) fn inventory(reader: &Reader) -> io::Result<Inventory> {
+    let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    decode(&reader.record()?).map_err(damaged)
+}
+
+impl ImageSource for Source<'_> {
     fn inventory(&self) -> io::Result<Inventory> {
-        let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        decode(&self.0.record()?).map_err(damaged)
+        inventory(&self.reader)
     }
 
     fn bytes(
@@ -77,6 +103,9 @@ impl ImageSource for Source {
         of: Contents,
         visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        Ok(self.0.stream(&name(of), visit)?)
+        Ok(self.reader.stream(&name(of), &mut |at, bytes| {
+            self.meter.borrow_mut().passed(bytes.len());
+            visit(at, bytes)
+        })?)
     }
 }

@@ -18,14 +18,6 @@ const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Shell {
-    pub(super) fn start_fresh(&mut self) -> Result<()> {
-        drop(self.terminal.as_mut().map(Terminal::give_back));
-        self.book.rewind(&self.charge.definition.name, None)?;
-        self.make_shim(None, &standard::own()?)?;
-        self.restoring = false;
-        self.link.as_ref().ok_or(Error::Lost("shim"))?.start()
-    }
-
     pub(super) fn restore(&mut self, seq: u64) -> Result<()> {
         drop(self.terminal.as_mut().map(Terminal::give_back));
         let (how, files) = self.how_to_restore();
@@ -70,7 +62,11 @@ impl Shell {
         self.told.take().unwrap_or((first, Files::Default))
     }
 
-    fn make_shim(&mut self, from: Option<Settled>, streams: &[std::os::fd::OwnedFd]) -> Result<()> {
+    pub(super) fn make_shim(
+        &mut self,
+        from: Option<Settled>,
+        streams: &[std::os::fd::OwnedFd],
+    ) -> Result<()> {
         let link = Link::make(&self.charge, from, streams)?;
         if !self.charge.foreground {
             standard::let_go()?;
@@ -82,7 +78,7 @@ impl Shell {
 
     /// Files that others are writing. Shells that wait for us, and what we hold ourselves, are no
     /// others.
-    fn others_write(&self, name: &str, seq: u64) -> Result<Vec<Vec<u8>>> {
+    pub(super) fn others_write(&self, name: &str, seq: u64) -> Result<Vec<Vec<u8>>> {
         let shim = self.link.as_ref().map(|link| link.shim.as_raw());
         let ours = ancestors().into_iter().chain(shim).collect();
         let held = bridge::held_by_others(&self.charge.home, name, seq, &ours)?;

@@ -117,8 +117,8 @@ impl Shell {
 
     fn is_up(&mut self) {
         self.take_terminal();
-        self.tell_up();
         self.feed(Event::Up);
+        self.tell_up();
     }
 
     pub(super) fn take_terminal(&mut self) {

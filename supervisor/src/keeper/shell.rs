@@ -220,8 +220,8 @@ impl Shell {
     /// Does it; returns how that went where it is known at once.
     fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::StartFresh => {
-                return self.start_fresh().err().map(|error| self.unstarted(error));
+            Action::StartFresh { undo } => {
+                return self.start_fresh(undo).err().map(|error| self.unstarted(error));
             }
             Action::Restore { seq } => {
                 let error = self.restore(seq).err()?;

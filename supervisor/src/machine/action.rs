@@ -49,7 +49,10 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Makes a shim and has it start the first process.
-    StartFresh,
+    StartFresh {
+        /// What an earlier run has left behind goes first: it came to nothing.
+        undo: bool,
+    },
     /// Makes a shim and has a worker bring the tree back in it.
     Restore {
         /// The snapshot.

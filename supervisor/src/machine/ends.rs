@@ -37,7 +37,7 @@ impl Machine {
             Verdict::Finished => Outcome::Finished,
             Verdict::Crashed => Outcome::Failed,
             Verdict::Recover => self.recover(now.saturating_sub(self.up_at), now, todo),
-            Verdict::StartAfresh => self.again(Next::Fresh, now, todo),
+            Verdict::StartAfresh => self.again(Next::Fresh { undo: false }, now, todo),
         }
     }
 
@@ -53,7 +53,7 @@ impl Machine {
                 todo.push(Action::record(Kind::SteppedBack, Some(seq), reason.as_str()));
                 self.again(Next::Restore(seq), now, todo)
             }
-            Choice::Fresh => self.again(Next::Fresh, now, todo),
+            Choice::Fresh => self.again(Next::Fresh { undo: true }, now, todo),
             Choice::Fail => self.fail(reason.as_str(), todo),
         }
     }

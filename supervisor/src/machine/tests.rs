@@ -33,7 +33,10 @@ fn doing(actions: Vec<Action>) -> Vec<Action> {
 
 fn running(every_ms: u64, line: &[u64]) -> Machine {
     let mut it = machine(every_ms, line);
-    assert_eq!(doing(it.on(Event::Begin(Begin::Fresh), ms(0))), [Action::StartFresh]);
+    assert_eq!(
+        doing(it.on(Event::Begin(Begin::Fresh), ms(0))),
+        [Action::StartFresh { undo: false }]
+    );
     assert_eq!(doing(it.on(Event::Up, ms(0))), []);
     it
 }
@@ -177,7 +180,7 @@ fn crashes_at_once_step_back_start_fresh_and_fail() {
         it.on(Event::Up, at);
     }
     let mut expected: Vec<_> = [7, 6, 5, 4].map(|seq| Action::Restore { seq }).to_vec();
-    expected.extend([Action::StartFresh, Action::Exit { code: 139 }]);
+    expected.extend([Action::StartFresh { undo: true }, Action::Exit { code: 139 }]);
     assert_eq!(done, expected);
 }
 

@@ -20,8 +20,8 @@ use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
 use crate::home::{Home, Lock};
 use crate::wire::{
-    Channel, Ended, Fault, Resize, Signal as Send, Status, Streams as Names, VERSION, Whom,
-    from_shim, to_shim,
+    Channel, Ended, Fault, Resize, Settled, Signal as Send, Status, Streams as Names, VERSION,
+    Whom, from_shim, to_shim,
 };
 
 /// How long what is left of a tree has to end by itself.
@@ -199,7 +199,8 @@ impl Shim {
             to_shim::Of::Settle(_) => {
                 let (written, settled) = self.streams.settle();
                 self.show(written);
-                self.tell(from, from_shim::Of::Settled(settled));
+                let first = self.status().first;
+                self.tell(from, from_shim::Of::Settled(Settled { first, ..settled }));
             }
             to_shim::Of::Adopt(first) => self.adopt(from, Pid::from_raw(first)),
             to_shim::Of::Configure(_) => return Err(Error::Lost("a confused client")),

@@ -231,7 +231,7 @@ impl Streams {
         if let Some(input) = &self.input {
             input.sync();
         }
-        (written, Settled { log, input })
+        (written, Settled { log, input, first: 0 })
     }
 
     /// The workload's three streams, before it starts.

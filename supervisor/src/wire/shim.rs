@@ -231,6 +231,9 @@ pub struct Settled {
     /// How much of the input the workload has read.
     #[prost(uint64, tag = "2")]
     pub input: u64,
+    /// The first process, as the workload sees it: other roots of the tree are orphans.
+    #[prost(int32, tag = "3")]
+    pub first: i32,
 }
 
 /// Why something cannot be had, over the wire.

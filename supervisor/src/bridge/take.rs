@@ -1,0 +1,181 @@
+//! Taking a snapshot, whoever asks.
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use engine::external::External;
+use engine::files::{Capture, Files, Selection, of_inventory, of_running};
+use engine::inventory::{Inventory, Pid};
+use engine::session::{self, Frozen};
+use prost::Message;
+use store::{Meta, NewSnapshot, Store, Tracker, Trigger};
+
+use super::Kept;
+use super::image::{Sink, inventory};
+use super::progress::Tell;
+use crate::error::Result;
+use crate::home::Home;
+use crate::wire::{Settled, Take, Taken};
+
+/// How to take a snapshot, whoever asks.
+pub(super) struct Plan<'a> {
+    pub(super) store: &'a Store,
+    pub(super) workload: &'a str,
+    pub(super) parent: Option<u64>,
+    pub(super) roots: &'a [Pid],
+    pub(super) selection: Selection,
+    pub(super) keep_files: bool,
+    pub(super) deadline: Duration,
+    pub(super) trigger: Trigger,
+    pub(super) tags: Vec<String>,
+    pub(super) stop: bool,
+    pub(super) close_tcp: bool,
+}
+
+/// Takes a snapshot of the tree under `roots`. `settle` is called while it stands still.
+pub fn checkpoint(
+    home: &Home,
+    take: &Take,
+    roots: &[Pid],
+    externals: Vec<External>,
+    settle: &mut dyn FnMut() -> Result<Settled>,
+    tell: Tell<'_>,
+) -> Result<Taken> {
+    let what = &take.definition;
+    let store = Store::create(home.dir(), store::Options::default())?;
+    let path = |bytes: &Vec<u8>| PathBuf::from(OsStr::from_bytes(bytes));
+    let plan = Plan {
+        store: &store,
+        workload: &what.name,
+        parent: store.line(&what.name)?.newest().filter(|seq| store.read(&what.name, *seq).is_ok()),
+        roots,
+        selection: Selection {
+            tracked: what.track.iter().chain(what.written_handed()).map(path).collect(),
+            spared: vec![home.dir().to_owned()],
+        },
+        keep_files: what.keep_files,
+        deadline: Duration::from_millis(what.freeze_timeout_ms),
+        trigger: take.trigger.parse().unwrap_or(Trigger::Request),
+        tags: take.tags.clone(),
+        stop: take.stop,
+        close_tcp: what.close_tcp,
+    };
+    let mut note = |sink: &mut Sink<'_>| {
+        let settled = settle()?;
+        let kept = Kept { definition: what.clone(), settled: Some(settled) };
+        sink.definition(&kept.encode_to_vec());
+        Ok(Some(settled))
+    };
+    perform(&plan, externals, &mut note, tell)
+}
+
+pub(super) fn perform(
+    plan: &Plan<'_>,
+    externals: Vec<External>,
+    while_frozen: &mut dyn FnMut(&mut Sink<'_>) -> Result<Option<Settled>>,
+    tell: Tell<'_>,
+) -> Result<Taken> {
+    let began = now();
+    let previous = previous_files(plan);
+    let (workload, parent) = (plan.workload.to_owned(), plan.parent);
+    let mut sink = Sink::new(plan.store.begin(NewSnapshot { workload, parent })?, tell);
+    sink.expect(resident(plan.roots));
+    let mut capture = Capture::new(&plan.selection, &previous);
+    if !plan.keep_files {
+        capture.read_ahead(&of_running(plan.roots), &mut sink)?;
+    }
+    let taken_at = Utc::now();
+    let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
+    let settled = while_frozen(&mut sink)?;
+    let options = session::Options { externals, close_tcp: plan.close_tcp };
+    let mut inventoried = frozen.inventory(&options)?;
+    if !inventoried.obstacles().is_empty() {
+        // Refused, before any more is read.
+        return Err(inventoried
+            .capture()
+            .err()
+            .unwrap_or(engine::error::Error::Refused(vec![]))
+            .into());
+    }
+    let inventory = inventoried.inventory();
+    let (processes, threads) = count(inventory);
+    let open = of_inventory(inventory);
+    let mut notes = Vec::new();
+    if !plan.keep_files {
+        let files = capture.finish(&open, &mut sink)?;
+        notes.clone_from(&files.notes);
+        inventoried.add(files.files, files.notes);
+    }
+    let captured = inventoried.capture()?;
+    notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
+    notes.dedup();
+    let mut meta = Meta {
+        taken_at,
+        trigger: plan.trigger,
+        pause_ms: 0.0,
+        took_ms: 0.0,
+        processes,
+        threads,
+        memory_bytes: 0,
+        changed_bytes: 0,
+        tracker: Tracker::Full,
+        tags: plan.tags.clone(),
+        notes,
+    };
+    let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
+    let seq = if plan.stop {
+        let written = captured.write(&mut sink)?;
+        (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
+        let sealed = sink.into_writer()?.seal()?;
+        (meta.pause_ms, meta.took_ms) = (ms(began.elapsed()), ms(began.elapsed()));
+        let snapshot = sealed.commit(meta.clone())?;
+        written.kill()?;
+        snapshot.seq
+    } else {
+        let written = captured.write(&mut sink)?.thaw()?;
+        (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
+        meta.pause_ms = ms(written.pause());
+        let sealed = sink.into_writer()?.seal()?;
+        meta.took_ms = ms(began.elapsed());
+        sealed.commit(meta.clone())?.seq
+    };
+    Ok(Taken { seq, pause_ms: meta.pause_ms, took_ms: meta.took_ms, settled })
+}
+
+fn count(inventory: &Inventory) -> (u64, u64) {
+    let processes = inventory.processes.len();
+    let threads: usize = inventory.processes.values().map(|process| process.threads.len()).sum();
+    (processes as u64, threads as u64)
+}
+
+/// The parent's record of files, against which the new one is stored.
+fn previous_files(plan: &Plan<'_>) -> Files {
+    let reader = plan.parent.and_then(|seq| plan.store.read(plan.workload, seq).ok());
+    let inventory = reader.and_then(|reader| inventory(&reader).ok());
+    inventory.map(|inventory| inventory.files).unwrap_or_default()
+}
+
+/// How much memory the tree has, about: what will have to be written.
+fn resident(roots: &[Pid]) -> u64 {
+    let page = 4096;
+    let statm = |pid: i32| fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = |text: &str| text.split(' ').nth(1)?.parse::<u64>().ok();
+    let (mut waiting, mut all) = (roots.iter().map(|root| root.0).collect::<Vec<_>>(), 0);
+    while let Some(pid) = waiting.pop() {
+        all += pages(&statm(pid)).unwrap_or(0) * page;
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            waiting.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+    }
+    all
+}
+
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
