@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::error::{Error, Result};
 use crate::facts::{Event, Snapshot, SnapshotState, Workload};
@@ -33,6 +33,23 @@ const SCHEMA: &str = "
         workload TEXT PRIMARY KEY, seq INTEGER, after INTEGER NOT NULL) STRICT;
 ";
 
+/// How long another process may keep it locked.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// SQLite does not wait by itself where it could wait for ever: going over to a write-ahead log
+/// while somebody else does, or goes back from it as the last one to leave.
+fn prepare(database: &Connection) -> rusqlite::Result<()> {
+    for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
+        match database.execute_batch(SCHEMA) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
+            done => return done,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    database.execute_batch(SCHEMA)
+}
+
 /// An open catalog. Several processes may have it open at once.
 #[derive(Debug)]
 pub(crate) struct Catalog {
@@ -48,8 +65,8 @@ impl Catalog {
         let failed = |source| Error::Catalog { path: path.clone(), source };
         let database = Connection::open(&path).map_err(failed)?;
         private(&path)?;
-        database.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
-        database.execute_batch(SCHEMA).map_err(failed)?;
+        database.busy_timeout(PATIENCE).map_err(failed)?;
+        prepare(&database).map_err(failed)?;
         Ok(Self { store: store.clone(), path, database })
     }
 

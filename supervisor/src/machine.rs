@@ -364,8 +364,8 @@ impl Machine {
                     } else {
                         "it has ended, and is always started again"
                     };
-                    todo.push(Action::record(Kind::StartedFresh, None, why));
                     self.start_fresh(undo, todo);
+                    todo.push(Action::record(Kind::StartedFresh, None, why));
                 }
             },
             State::Running if self.due.is_some_and(|due| now >= due) => self.scheduled(now, todo),

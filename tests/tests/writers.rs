@@ -1,12 +1,13 @@
 //! A program that writes survives five SIGKILLs, and its files end up the very same as those of a run
-//! that nobody disturbed: for five manners of writing.
+//! that nobody disturbed: for five manners of writing. The kills come so fast that recovery is driven
+//! all the way back, through older and older snapshots, to a start from nothing.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use tests::{Lab, Workload, trial};
+use tests::{Lab, Workload, eventually, trial};
 
 /// Lines, and milliseconds between them: some fifteen seconds, longer than the kills take.
 const COUNT: &str = "3000";
@@ -35,6 +36,9 @@ fn survives(lab: &Lab, manner: &str, file: &str, options: &[&str]) {
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let options = [&["--every", "500ms"], options].concat();
     let mut workload = Workload::run(lab, manner, &options, &command);
+    // Five crashes in a row are what recovery survives: it goes back to four snapshots, one after the
+    // other, and then starts from nothing. So there have to be four.
+    eventually("four snapshots", Duration::from_secs(30), || workload.snapshots().len() >= 4);
     for kill in 1..=5_u64 {
         std::thread::sleep(Duration::from_millis(600 + 377 * kill % 900));
         workload.crash();
