@@ -11,7 +11,7 @@ use std::fmt::{Debug, Display};
 pub(crate) use self::digest::Digests;
 use crate::attribute::{self, Owner};
 use crate::error::{Cause, Obstacle};
-use crate::inventory::{Inventory, ObjectRecord, Pid, Process, Space, Thread};
+use crate::inventory::{Backing, Inventory, ObjectRecord, Pid, Process, Space, Thread, Vma};
 use crate::object::KINDS;
 
 /// It is said of each difference.
@@ -134,7 +134,7 @@ impl List {
 
     fn space<K>(&mut self, _: &K, saved: &Space, found: &Space) {
         let areas = |space: &Space| -> BTreeMap<String, _> {
-            space.vmas.iter().map(|vma| (format!("{:x}", vma.start), vma.clone())).collect()
+            joined(&space.vmas).into_iter().map(|vma| (format!("{:x}", vma.start), vma)).collect()
         };
         self.each("area", &areas(saved), &areas(found), Self::whole);
         self.field("layout", &saved.layout, &found.layout);
@@ -151,6 +151,32 @@ impl List {
         };
         self.field(&saved.kind, &still(saved), &still(found));
     }
+}
+
+/// Areas that follow each other and are alike, as one: whether the kernel has joined them depends on
+/// how they came to be, and tells nothing.
+fn joined(vmas: &[Vma]) -> Vec<Vma> {
+    let mut all: Vec<Vma> = Vec::new();
+    for vma in vmas {
+        match all.last_mut() {
+            Some(last) if follows(last, vma) => last.end = vma.end,
+            _ => all.push(vma.clone()),
+        }
+    }
+    all
+}
+
+fn follows(first: &Vma, second: &Vma) -> bool {
+    let backing = match &first.backing {
+        Backing::File { open_file, offset } => Backing::File {
+            open_file: *open_file,
+            offset: offset.wrapping_add(first.end - first.start),
+        },
+        other => other.clone(),
+    };
+    let (start, end) = (first.end, second.end);
+    let special = matches!(second.backing, Backing::Special(_));
+    !special && *second == Vma { start, end, backing, ..first.clone() }
 }
 
 /// Long records are cut: what differs is named, not printed.
@@ -192,6 +218,22 @@ mod tests {
         assert!(has("thread 7: register 3 was 0, is 8"), "{named:?}");
         assert!(has("thread 7: its xstate differs from byte Some(9)"), "{named:?}");
         assert!(has("thread 8 was not there") && named.len() == 4, "{named:?}");
+    }
+
+    #[test]
+    fn alike_neighbours_are_one_area() {
+        let area = |start, end, prot, offset| Vma {
+            start,
+            end,
+            prot,
+            shared: false,
+            backing: Backing::File { open_file: OpenFileId(1), offset },
+            flags: Vec::new(),
+            name: None,
+        };
+        let split = [area(1, 3, 1, 0), area(3, 5, 1, 2), area(5, 6, 3, 4), area(6, 7, 3, 9)];
+        let whole = [area(1, 5, 1, 0), area(5, 6, 3, 4), area(6, 7, 3, 9)];
+        assert_eq!(joined(&split), whole);
     }
 
     #[test]

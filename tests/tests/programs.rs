@@ -57,6 +57,7 @@ macro_rules! program {
 }
 
 program!(threads, [], "threads.c");
+program!(streams, [], "streams.c");
 program!(python, ["/usr/bin/python3"], "arithmetic.py");
 program!(bash, ["/bin/bash"], "pipeline.sh");
 program!(node, ["/usr/bin/node"], "timers.js");

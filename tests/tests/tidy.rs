@@ -299,9 +299,6 @@ fn notes_to_self_have_an_issue() {
     none("what is to be done is an issue", &offenders);
 }
 
-/// Kinds that have unit tests only, and are still to get a subject of their own.
-const WITHOUT_SUBJECT: &[&str] = &["external", "kernel_file", "place", "proc_file"];
-
 /// Kinds are files of `engine/src/object/`, lines of its table, subjects, and rows of SUPPORT.md.
 #[test]
 fn every_kind_is_listed_tried_and_documented() {
@@ -326,7 +323,7 @@ fn every_kind_is_listed_tried_and_documented() {
         if !support.contains(kind) {
             offenders.push(format!("{}: `{kind}` is not in SUPPORT.md", source.path));
         }
-        if !subjects.contains(kind) && !WITHOUT_SUBJECT.contains(&kind) {
+        if !subjects.contains(kind) {
             offenders
                 .push(format!("{}: no subject in tests/subjects is for `{kind}`", source.path));
         }

@@ -29,6 +29,8 @@ const GONE: Cause = Cause {
 impl Object for Place {
     const NAME: &'static str = "place";
     const CAUSES: &'static [Cause] = &[NAMES.hidden, NAMES.renamed, NAMES.missing, GONE];
+    /// Sockets bind their files anew.
+    const LATE: u8 = 2;
     type State = State;
 
     fn claims(seen: &Evidence) -> Option<Claim> {

@@ -75,7 +75,7 @@ const UNNAMED: Cause = Cause {
 impl Object for Unix {
     const NAME: &'static str = "unix";
     const CAUSES: &'static [Cause] = &[FOREIGN, STRANGER, PENDING, MESSAGES, UNNAMED];
-    const LATE: bool = true;
+    const LATE: u8 = 1;
     type State = State;
 
     fn claims(seen: &Evidence) -> Option<Claim> {
