@@ -2,14 +2,17 @@
 //!
 //! What it says of snapshots is derived: rows are added from manifests that it does not know, and
 //! removed when their manifest is gone. Losing the file loses events and states, never a snapshot.
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::error::{Error, Result};
-use crate::facts::{Event, Snapshot, SnapshotState, Workload};
+use crate::facts::{Event, Meta, Snapshot, SnapshotState, Workload};
 use crate::layout::Store;
 use crate::line::Line;
 
@@ -50,34 +53,61 @@ fn prepare(database: &Connection) -> rusqlite::Result<()> {
     database.execute_batch(SCHEMA)
 }
 
+/// A connection that waits for the next question, and the file it leads to.
+pub(crate) type Waiting = Arc<Mutex<Option<(u64, Connection)>>>;
+
 /// An open catalog. Several processes may have it open at once.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     store: Store,
     path: PathBuf,
-    database: Connection,
+    inode: u64,
+    /// There until this is dropped, when it goes back to the store.
+    database: Option<Connection>,
+    /// Nobody relies on a connection that failed.
+    broken: AtomicBool,
 }
 
 impl Catalog {
-    /// Opens it, made if there is none.
+    /// Opens it, made if there is none. A connection that is there already is used again, unless
+    /// somebody put another file in its place.
     pub(crate) fn open(store: &Store) -> Result<Self> {
         let path = store.dir().join("catalog.sqlite");
-        let failed = |source| Error::Catalog { path: path.clone(), source };
-        let database = Connection::open(&path).map_err(failed)?;
-        private(&path)?;
+        let inode = || std::fs::metadata(&path).map_or(0, |meta| meta.ino());
+        let waiting = store.waiting().lock().unwrap_or_else(PoisonError::into_inner).take();
+        let database = match waiting.filter(|(known, _)| *known == inode()) {
+            Some((_, database)) => database,
+            None => Self::connect(&path)?,
+        };
+        let (store, inode, broken) = (store.clone(), inode(), AtomicBool::new(false));
+        Ok(Self { store, path, inode, database: Some(database), broken })
+    }
+
+    fn connect(path: &Path) -> Result<Connection> {
+        let failed = |source| Error::Catalog { path: path.to_owned(), source };
+        let database = Connection::open(path).map_err(failed)?;
+        private(path)?;
         database.busy_timeout(PATIENCE).map_err(failed)?;
         prepare(&database).map_err(failed)?;
-        Ok(Self { store: store.clone(), path, database })
+        Ok(database)
+    }
+
+    fn database(&self) -> Result<&Connection> {
+        let lost = || Error::Misuse { what: "a catalog that was closed".into() };
+        self.database.as_ref().ok_or_else(lost)
     }
 
     fn failed(&self) -> impl Fn(rusqlite::Error) -> Error + '_ {
-        |source| Error::Catalog { path: self.path.clone(), source }
+        |source| {
+            self.broken.store(true, Ordering::Relaxed);
+            Error::Catalog { path: self.path.clone(), source }
+        }
     }
 
     /// Writes what is known of a workload; where its line ends stays as it is.
     pub(crate) fn put(&self, one: &Workload) -> Result<()> {
         let started_at = one.started_at.map(|at| at.to_rfc3339());
-        self.database
+        self.database()?
             .execute(
                 "INSERT INTO workloads (name, definition, state, restarts, restores, exit_code,
                  started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET
@@ -113,13 +143,13 @@ impl Catalog {
                 started_at: started_at.and_then(|text| parse_time(&text)),
             })
         };
-        self.database.query_row(sql, [name], read).optional().map_err(self.failed())
+        self.database()?.query_row(sql, [name], read).optional().map_err(self.failed())
     }
 
     /// Names of all workloads, sorted.
     pub(crate) fn names(&self) -> Result<Vec<String>> {
         let sql = "SELECT name FROM workloads ORDER BY name";
-        let mut rows = self.database.prepare(sql).map_err(self.failed())?;
+        let mut rows = self.database()?.prepare(sql).map_err(self.failed())?;
         let names = rows.query_map([], |row| row.get(0)).map_err(self.failed())?;
         names.collect::<Result<_, _>>().map_err(self.failed())
     }
@@ -131,7 +161,7 @@ impl Catalog {
         let sql = "INSERT INTO heads (workload, seq, after) VALUES (?1, ?2, ?3)
                    ON CONFLICT (workload) DO UPDATE SET seq = ?2, after = ?3";
         let values = params![name, head.map(u64::cast_signed), after.cast_signed()];
-        self.database.execute(sql, values).map(drop).map_err(self.failed())
+        self.database()?.execute(sql, values).map(drop).map_err(self.failed())
     }
 
     /// The current line: that of the newest snapshot since it was set to go on from somewhere, or
@@ -140,10 +170,11 @@ impl Catalog {
         let sql = "SELECT seq, after FROM heads WHERE workload = ?1";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get(1)?));
         let row: Option<(Option<i64>, i64)> =
-            self.database.query_row(sql, [name], read).optional().map_err(self.failed())?;
+            self.database()?.query_row(sql, [name], read).optional().map_err(self.failed())?;
         let (head, after) = row.unwrap_or_default();
         let (head, after) = (head.map(i64::cast_unsigned), after.cast_unsigned());
-        let all = self.snapshots(name)?;
+        let mut all = self.snapshots(name)?;
+        all.retain(|one| one.line.newest().is_some()); // Who does not read has none.
         let since = all.iter().rev().find(|one| one.seq > after);
         let before = |head: u64| {
             let holds = all.iter().find(|one| one.seq >= head && one.line.contains(head));
@@ -165,7 +196,7 @@ impl Catalog {
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         for table in ["events WHERE workload", "facts WHERE workload", "workloads WHERE name"] {
             let sql = format!("DELETE FROM {table} = ?1");
-            self.database.execute(&sql, [name]).map_err(self.failed())?;
+            self.database()?.execute(&sql, [name]).map_err(self.failed())?;
         }
         Ok(())
     }
@@ -173,20 +204,20 @@ impl Catalog {
     /// A small fact.
     pub(crate) fn fact(&self, workload: &str, key: &str) -> Result<Option<String>> {
         let sql = "SELECT value FROM facts WHERE workload = ?1 AND key = ?2";
-        let row = self.database.query_row(sql, [workload, key], |row| row.get(0));
+        let row = self.database()?.query_row(sql, [workload, key], |row| row.get(0));
         row.optional().map_err(self.failed())
     }
 
     /// Keeps one; `None` removes it.
     pub(crate) fn set_fact(&self, workload: &str, key: &str, value: Option<&str>) -> Result<()> {
         let done = match value {
-            Some(value) => self.database.execute(
+            Some(value) => self.database()?.execute(
                 "INSERT INTO facts (workload, key, value) VALUES (?1, ?2, ?3)
                  ON CONFLICT (workload, key) DO UPDATE SET value = ?3",
                 [workload, key, value],
             ),
             None => self
-                .database
+                .database()?
                 .execute("DELETE FROM facts WHERE workload = ?1 AND key = ?2", [workload, key]),
         };
         done.map(drop).map_err(self.failed())
@@ -200,8 +231,8 @@ impl Catalog {
         let sql = "INSERT INTO events (at, workload, kind, seq, reason, detail)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let values = params![at, event.workload, kind, seq, event.reason, event.detail];
-        self.database.execute(sql, values).map_err(self.failed())?;
-        Ok(self.database.last_insert_rowid())
+        self.database()?.execute(sql, values).map_err(self.failed())?;
+        Ok(self.database()?.last_insert_rowid())
     }
 
     /// Removes all but the newest events.
@@ -209,14 +240,14 @@ impl Catalog {
         let sql = "DELETE FROM events WHERE workload = ?1 AND id <= (SELECT id FROM events
                    WHERE workload = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
         let values = params![name, keep.cast_signed()];
-        self.database.execute(sql, values).map(drop).map_err(self.failed())
+        self.database()?.execute(sql, values).map(drop).map_err(self.failed())
     }
 
     /// Events of a workload, or of all, with numbers above `after`, oldest first.
     pub(crate) fn events(&self, name: Option<&str>, after: i64) -> Result<Vec<(i64, Event)>> {
         let sql = "SELECT id, at, workload, kind, seq, reason, detail FROM events
                    WHERE id > ?1 AND (?2 IS NULL OR workload = ?2) ORDER BY id";
-        let mut rows = self.database.prepare(sql).map_err(self.failed())?;
+        let mut rows = self.database()?.prepare(sql).map_err(self.failed())?;
         let found = rows.query_map(params![after, name], |row| {
             let (at, kind): (String, String) = (row.get(1)?, row.get(3)?);
             let seq: Option<i64> = row.get(4)?;
@@ -246,11 +277,30 @@ impl Catalog {
                 }
                 Err(error) if error.is_damage() => {
                     self.mark(name, seq, SnapshotState::Damaged, &error.to_string())?;
+                    all.push(self.unreadable(name, seq, &error));
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(all)
+    }
+
+    /// What stands for a snapshot whose manifest does not read, so that it is seen, and goes with the
+    /// others of its age.
+    fn unreadable(&self, name: &str, seq: u64, error: &Error) -> Snapshot {
+        let written = std::fs::metadata(self.store.manifest(name, seq));
+        let taken_at = written.and_then(|meta| meta.modified()).map(DateTime::<Utc>::from);
+        Snapshot {
+            workload: name.to_owned(),
+            seq,
+            id: String::new(),
+            parent: None,
+            line: Line::default(),
+            meta: Meta::unknown(taken_at.unwrap_or_default(), error.to_string()),
+            stored_bytes: 0,
+            pinned: false,
+            state: SnapshotState::Damaged,
+        }
     }
 
     /// Remembers what was found out about a snapshot.
@@ -264,14 +314,25 @@ impl Catalog {
         let sql = "INSERT INTO snapshots (workload, seq, state, reason) VALUES (?1, ?2, ?3, ?4)
                    ON CONFLICT (workload, seq) DO UPDATE SET state = ?3, reason = ?4";
         let values = params![name, seq.cast_signed(), state.as_str(), reason];
-        self.database.execute(sql, values).map(drop).map_err(self.failed())
+        self.database()?.execute(sql, values).map(drop).map_err(self.failed())
     }
 
     fn state(&self, name: &str, seq: u64) -> Result<Option<SnapshotState>> {
         let sql = "SELECT state FROM snapshots WHERE workload = ?1 AND seq = ?2";
         let values = params![name, seq.cast_signed()];
-        let word = self.database.query_row(sql, values, |row| row.get::<_, String>(0));
+        let word = self.database()?.query_row(sql, values, |row| row.get::<_, String>(0));
         Ok(word.optional().map_err(self.failed())?.and_then(|word| word.parse().ok()))
+    }
+}
+
+impl Drop for Catalog {
+    fn drop(&mut self) {
+        if let Some(database) = self.database.take()
+            && !self.broken.load(Ordering::Relaxed)
+        {
+            let mut waiting = self.store.waiting().lock().unwrap_or_else(PoisonError::into_inner);
+            *waiting = Some((self.inode, database));
+        }
     }
 }
 

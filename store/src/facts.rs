@@ -155,6 +155,25 @@ pub struct Meta {
     pub notes: Vec<String>,
 }
 
+impl Meta {
+    /// Of a snapshot whose own does not read.
+    pub(crate) fn unknown(taken_at: DateTime<Utc>, why: String) -> Self {
+        Self {
+            taken_at,
+            trigger: Trigger::Request,
+            pause_ms: 0.0,
+            took_ms: 0.0,
+            processes: 0,
+            threads: 0,
+            memory_bytes: 0,
+            changed_bytes: 0,
+            tracker: Tracker::Full,
+            tags: Vec::new(),
+            notes: vec![why],
+        }
+    }
+}
+
 /// A snapshot, as listed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {

@@ -9,6 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
 use crate::api::Options;
+use crate::catalog::Waiting;
 use crate::error::{Error, Result, io_error};
 use crate::medium::{Medium, Watch, above};
 
@@ -29,6 +30,8 @@ pub struct Store {
     medium: Medium,
     /// Directories that were made just now: their names are to be made durable by the first commit.
     made: Arc<[PathBuf]>,
+    /// To the catalog, once it was opened.
+    waiting: Waiting,
 }
 
 /// A lock of the kernel's; it ends with its holder.
@@ -58,7 +61,8 @@ impl Store {
             made.extend(medium.make_dir(part)?);
         }
         let Options { catalog, trust } = options;
-        Ok(Self { dir: dir.to_owned(), catalog, trust, medium, made: made.into() })
+        let (dir, waiting) = (dir.to_owned(), Waiting::default());
+        Ok(Self { dir, catalog, trust, medium, made: made.into(), waiting })
     }
 
     /// Opens one that must be there.
@@ -71,6 +75,10 @@ impl Store {
 
     pub(crate) fn keeps_catalog(&self) -> bool {
         self.catalog
+    }
+
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     pub(crate) fn medium(&self) -> &Medium {

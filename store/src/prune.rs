@@ -163,7 +163,8 @@ impl Store {
         let mut sizes = vec![(0u64, 0u64); index.packs.len()];
         for (name, location) in &index.chunks {
             if let Some((alive, _)) = sizes.get_mut(location.pack as usize) {
-                *alive += if live.contains(name) { u64::from(location.stored) } else { 0 };
+                let whole = HEADER as u64 + u64::from(location.stored);
+                *alive += if live.contains(name) { whole } else { 0 };
             }
         }
         for (path, (_, all)) in index.packs.iter().zip(&mut sizes) {

@@ -124,6 +124,40 @@ impl Reader {
         self.visit(name, visit)
     }
 
+    /// Offset and length of each chunk of a stream. No contents are read.
+    pub fn extents(&self, name: &str) -> Result<Vec<(u64, u64)>> {
+        let entries = self.entries(name)?;
+        let mut index = self.index();
+        if entries.iter().any(|(_, name)| !index.chunks.contains_key(name)) {
+            index = self.reload()?;
+        }
+        let extent = |(at, name): &(u64, Name)| {
+            let location = index.chunks.get(name);
+            let location = location.ok_or_else(|| self.of_this(index.missing(name)))?;
+            Ok((*at, u64::from(location.raw)))
+        };
+        entries.iter().map(extent).collect()
+    }
+
+    /// A range of a stream; holes are zeros. Only what lies in it is read.
+    pub fn range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let len = range.end.saturating_sub(range.start);
+        let len = usize::try_from(len).ok().filter(|len| *len <= LARGEST_RECORD);
+        let mut found =
+            vec![0; len.ok_or_else(|| Error::Misuse { what: "a range is too long".into() })?];
+        let near = |at: u64| at < range.end && at.saturating_add(LARGEST as u64) > range.start;
+        let entries: Entries =
+            self.entries(name)?.into_iter().filter(|(at, _)| near(*at)).collect();
+        self.pieces(&entries, range.clone(), &mut |at, bytes| {
+            let from = usize::try_from(at - range.start).unwrap_or(usize::MAX);
+            if let Some(room) = found.get_mut(from..from.saturating_add(bytes.len())) {
+                room.copy_from_slice(bytes);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     fn visit(&self, name: &str, visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> Result<()> {
         let failed = |source| Error::Io { path: self.store.dir().to_owned(), op: "use", source };
         let entries = self.entries(name)?;
@@ -183,9 +217,14 @@ impl Reader {
             return Err(error);
         }
         into.truncate(before);
+        let all = self.reload()?;
+        all.read_to(name, room, into).map_err(|error| self.spoilt(name, &all, error))
+    }
+
+    fn reload(&self) -> Result<Arc<Index>> {
         let all = Arc::new(Index::load(&self.store, &|_| true)?);
         *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&all);
-        all.read_to(name, room, into).map_err(|error| self.spoilt(name, &all, error))
+        Ok(all)
     }
 
     fn spoilt(&self, name: &Name, index: &Index, error: Error) -> Error {
@@ -222,8 +261,8 @@ impl Reader {
         Ok((name, entries_of(&bytes).ok_or_else(|| damaged("a leaf is not whole"))?))
     }
 
-    /// Bytes of a range of a stream, piece by piece, for a range of a few chunks at most.
-    pub(crate) fn range(
+    /// What of these chunks lies in a range, piece by piece.
+    pub(crate) fn pieces(
         &self,
         entries: &[(u64, Name)],
         range: Range<u64>,

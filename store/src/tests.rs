@@ -182,6 +182,53 @@ fn of_a_pack_without_index_what_lies_before_the_damage_is_read() {
 }
 
 #[test]
+fn a_damaged_manifest_is_listed_as_damaged_and_can_be_forgotten() {
+    let (_dir, store) = store();
+    (1..=2).for_each(|n| drop(snap(&store, (n > 1).then(|| n - 1), &n.to_le_bytes())));
+    let path = store.manifest("web", 2);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let listed = store.snapshots(Some("web")).unwrap();
+    assert_eq!(listed.iter().map(Snapshot::restorable).collect::<Vec<_>>(), [true, false]);
+    assert!(listed[1].meta.notes[0].contains("2.manifest is damaged"), "{listed:?}");
+    assert_eq!(store.restorable("web").unwrap(), [1]);
+    assert!(store.prune().unwrap_err().is_damage(), "what it needed is unknown");
+    store.forget("web", &[2]).unwrap();
+    assert_eq!(store.prune().unwrap().unwrap().packs, 1);
+    assert_eq!(snap(&store, Some(1), b"next").seq, 3);
+}
+
+#[test]
+fn parts_of_a_stream_are_read_without_the_rest() {
+    let (_dir, store) = store();
+    let bytes = noise(1 << 20, 9);
+    snap(&store, None, &bytes);
+    let reader = store.read("web", 1).unwrap();
+    let extents = reader.extents("space/0").unwrap();
+    assert_eq!(extents.first(), Some(&(4096, 61_440)));
+    assert_eq!(extents.iter().map(|(_, len)| len).sum::<u64>(), 1 << 20);
+    let mut wanted = vec![0; 96];
+    wanted.extend_from_slice(&bytes[..200_000]);
+    assert!(reader.range("space/0", 4000..204_096).unwrap() == wanted);
+    assert_eq!(reader.range("space/0", 5 << 20..(5 << 20) + 3).unwrap(), [0; 3]);
+    assert_eq!(reader.range("nothing", 0..3).unwrap(), [0; 3]);
+}
+
+#[test]
+fn a_catalog_that_is_replaced_is_opened_again() {
+    let (_dir, store) = store();
+    let web = Workload { name: "web".into(), ..Workload::default() };
+    store.put_workload(&web).unwrap();
+    for end in ["", "-wal", "-shm"] {
+        fs::remove_file(store.dir().join(format!("catalog.sqlite{end}"))).unwrap();
+    }
+    assert_eq!(store.workloads().unwrap(), []);
+    store.put_workload(&web).unwrap();
+    assert_eq!(store.workloads().unwrap(), [web]);
+}
+
+#[test]
 fn an_index_that_is_lost_or_lies_is_not_believed() {
     let (_dir, store) = store();
     let bytes = noise(1 << 17, 3);

@@ -220,7 +220,7 @@ impl Writer {
                 self.pass(name, at + BLOCK);
             } else {
                 // A part, or what lies in a pack that is to go.
-                parent.range(block, start..end, &mut |at, bytes| self.stream(name, at, bytes))?;
+                parent.pieces(block, start..end, &mut |at, bytes| self.stream(name, at, bytes))?;
             }
         }
         Ok(())
