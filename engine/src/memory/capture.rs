@@ -2,7 +2,8 @@
 //!
 //! Pages are read by `process_vm_readv(2)` in large runs, many ranges in one call, and go straight to
 //! the sink: what we hold is one buffer, however large the program. Pages that their owner may not
-//! read itself come through `/proc/PID/mem`. Holes of files stay holes.
+//! read itself come through `/proc/PID/mem`; and so do those that parent and child share until one of
+//! them writes, of which `process_vm_readv(2)` would make two. Holes of files stay holes.
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -13,7 +14,8 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{self, Whence, lseek};
 
-use super::pages::Ranges;
+use super::collect::Own;
+use super::fill::{intersect, without};
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::image::{Bulk, Contents, ImageSink};
 use crate::inventory::{End, Pid, SpaceId};
@@ -27,7 +29,7 @@ const RUNS: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Copy {
     /// Spaces, each by one process that has it.
-    pub(crate) spaces: BTreeMap<SpaceId, (Pid, Ranges)>,
+    pub(crate) spaces: BTreeMap<SpaceId, (Pid, Own)>,
     /// What objects gave.
     pub(crate) bulk: Bulk,
 }
@@ -36,8 +38,8 @@ impl Copy {
     /// Copies everything; how many bytes.
     pub(crate) fn run(self, image: &mut dyn ImageSink) -> Result<u64> {
         let (mut room, mut total) = (vec![0; ROOM], 0);
-        for (id, (pid, ranges)) in self.spaces {
-            total += pages(pid, &ranges, &mut room, &mut |at, bytes| {
+        for (id, (pid, own)) in self.spaces {
+            total += pages(pid, &own, &mut room, &mut |at, bytes| {
                 Ok(image.bytes(Contents::Space(id), at, bytes)?)
             })?;
         }
@@ -57,10 +59,19 @@ impl Copy {
 /// Where bytes go.
 type Give<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;
 
-fn pages(pid: Pid, ranges: &Ranges, room: &mut [u8], give: Give<'_>) -> Result<u64> {
-    let mut memory = None;
+fn pages(pid: Pid, own: &Own, room: &mut [u8], give: Give<'_>) -> Result<u64> {
+    let mut source = Source { pid, gently: false, memory: None };
+    let alone = without(&own.pages, &own.shared).into_iter().map(|range| (range, false));
+    let shared = intersect(&own.pages, &own.shared).into_iter().map(|range| (range, true));
+    let mut ranges: Vec<_> = alone.chain(shared).collect();
+    ranges.sort_unstable();
     let (mut runs, mut filled, mut total) = (Vec::new(), 0, 0);
-    for &(start, end) in ranges {
+    for ((start, end), gently) in ranges {
+        if source.gently != gently {
+            source.copy(&runs, room, give)?;
+            (runs, filled) = (Vec::new(), 0);
+            source.gently = gently;
+        }
         let mut at = start;
         while at < end {
             let left = usize::try_from(end - at).unwrap_or(usize::MAX);
@@ -68,51 +79,63 @@ fn pages(pid: Pid, ranges: &Ranges, room: &mut [u8], give: Give<'_>) -> Result<u
             runs.push((at, len));
             (at, filled, total) = (at + len as u64, filled + len, total + len as u64);
             if filled == room.len() || runs.len() == RUNS {
-                copy(pid, &runs, room, &mut memory, give)?;
+                source.copy(&runs, room, give)?;
                 (runs, filled) = (Vec::new(), 0);
             }
         }
     }
-    copy(pid, &runs, room, &mut memory, give)?;
+    source.copy(&runs, room, give)?;
     Ok(total)
 }
 
-fn copy(
+/// Whose memory is read, and how.
+struct Source {
     pid: Pid,
-    runs: &[(u64, usize)],
-    room: &mut [u8],
-    memory: &mut Option<File>,
-    give: Give<'_>,
-) -> Result<()> {
-    let wanted: usize = runs.iter().map(|run| run.1).sum();
-    let Some(into) = room.get_mut(..wanted).filter(|into| !into.is_empty()) else { return Ok(()) };
-    let base = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-    let remote: Vec<_> =
-        runs.iter().map(|(at, len)| RemoteIoVec { base: base(*at), len: *len }).collect();
-    let process = unistd::Pid::from_raw(pid.0);
-    let mut done = match process_vm_readv(process, &mut [IoSliceMut::new(into)], &remote) {
-        Ok(done) => done,
-        Err(Errno::EFAULT) => 0,
-        Err(Errno::ESRCH) => return Err(Error::Died(pid)),
-        Err(errno) => return Err(kernel("process_vm_readv")(errno)),
-    };
-    let mut rest = &mut *into;
-    for &(at, len) in runs {
-        let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
-        if done < len {
-            let memory = if let Some(open) = memory {
-                open
-            } else {
-                let open = File::open(format!("/proc/{pid}/mem")).map_err(kernel_io("open"))?;
-                memory.insert(open)
-            };
-            memory.read_exact_at(now, at).map_err(kernel_io("read"))?;
+    gently: bool,
+    memory: Option<File>,
+}
+
+impl Source {
+    fn copy(&mut self, runs: &[(u64, usize)], room: &mut [u8], give: Give<'_>) -> Result<()> {
+        let wanted: usize = runs.iter().map(|run| run.1).sum();
+        let Some(into) = room.get_mut(..wanted).filter(|into| !into.is_empty()) else {
+            return Ok(());
+        };
+        let mut done = if self.gently { 0 } else { self.quickly(runs, into)? };
+        let mut rest = &mut *into;
+        for &(at, len) in runs {
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
+            if done < len {
+                self.memory()?.read_exact_at(now, at).map_err(kernel_io("read"))?;
+            }
+            done = done.saturating_sub(len);
+            give(at, now)?;
+            rest = later;
         }
-        done = done.saturating_sub(len);
-        give(at, now)?;
-        rest = later;
+        Ok(())
     }
-    Ok(())
+
+    /// How many bytes could be read so.
+    fn quickly(&self, runs: &[(u64, usize)], into: &mut [u8]) -> Result<usize> {
+        let base = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let remote: Vec<_> =
+            runs.iter().map(|(at, len)| RemoteIoVec { base: base(*at), len: *len }).collect();
+        let process = unistd::Pid::from_raw(self.pid.0);
+        match process_vm_readv(process, &mut [IoSliceMut::new(into)], &remote) {
+            Ok(done) => Ok(done),
+            Err(Errno::EFAULT) => Ok(0),
+            Err(Errno::ESRCH) => Err(Error::Died(self.pid)),
+            Err(errno) => Err(kernel("process_vm_readv")(errno)),
+        }
+    }
+
+    fn memory(&mut self) -> Result<&mut File> {
+        if self.memory.is_none() {
+            let open = File::open(format!("/proc/{}/mem", self.pid)).map_err(kernel_io("open"))?;
+            self.memory = Some(open);
+        }
+        self.memory.as_mut().ok_or(Error::Died(self.pid))
+    }
 }
 
 /// What a file of our own opening holds, but for holes.
@@ -151,10 +174,11 @@ mod tests {
     fn ranges_of_our_own_come_out_as_they_are() {
         let bytes: Vec<u8> = (0..50_000_u32).map(|n| (n % 251) as u8).collect();
         let base = bytes.as_ptr().expose_provenance() as u64;
-        let ranges = vec![(base, base + 10), (base + 100, base + 50_000)];
+        let pages = vec![(base, base + 10), (base + 100, base + 50_000)];
+        let own = Own { pages, shared: vec![(base + 300, base + 9000)] };
         let (mut room, mut seen) = (vec![0; 4096], BTreeMap::new());
         let me = Pid(std::process::id().cast_signed());
-        let total = pages(me, &ranges, &mut room, &mut |at, bytes| {
+        let total = super::pages(me, &own, &mut room, &mut |at, bytes| {
             seen.insert(at - base, bytes.to_vec());
             Ok(())
         });

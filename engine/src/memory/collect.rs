@@ -57,18 +57,32 @@ const SPECIAL: Cause = Cause {
 /// Opens a file on behalf of a process: gives it the id of an open file. The text is for people.
 pub(crate) type Register<'a> = &'a mut dyn FnMut(Pid, OwnedFd, &str) -> Result<OpenFileId>;
 
+/// Which pages of a space are its own, and which of them it may share with whom it was forked from,
+/// until one of them writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// All.
+    pub(crate) pages: Ranges,
+    /// Whole areas, in which there are some.
+    pub(crate) shared: Ranges,
+}
+
 /// Reads the space of a process; which pages are its own comes with it.
 pub(crate) fn space(
     pid: Pid,
     brk: u64,
     register: Register<'_>,
     obstacles: &mut Vec<Obstacle>,
-) -> Result<(Space, Ranges)> {
+) -> Result<(Space, Own)> {
     let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).map_err(kernel_io("read"));
     let text = String::from_utf8_lossy(&read("smaps")?).into_owned();
     let mut reader = Reader { pid, register, obstacles, files: BTreeMap::new(), vmas: Vec::new() };
+    let mut shared = Ranges::new();
     for area in &smaps::parse(&text)? {
         reader.area(area)?;
+        if area.shared_kib > 0 {
+            shared.push((area.start, area.end));
+        }
     }
     let exe = file(&format!("/proc/{pid}/exe"), OFlag::O_RDONLY)?;
     let exe = (reader.register)(pid, exe, "executable")?;
@@ -78,7 +92,8 @@ pub(crate) fn space(
     let layout = Layout { words: Stat::parse(&stat)?.layout(brk)?, auxv: read("auxv")? };
     let vdso = vdso(pid, &vmas)?;
     let written = pages::of_files(&pages.own, &vmas);
-    Ok((Space { vmas, layout, exe, vdso, written, guards: pages.guards }, pages.own))
+    let own = Own { pages: pages.own, shared };
+    Ok((Space { vmas, layout, exe, vdso, written, guards: pages.guards }, own))
 }
 
 fn obstacle(pid: Pid, object: String, cause: &Cause) -> Obstacle {
@@ -224,7 +239,7 @@ mod tests {
         assert!(space.vmas.iter().any(|vma| code(&vma)), "a text segment");
         let local = 5_u8;
         let at = (&raw const local).expose_provenance() as u64;
-        assert!(own.iter().any(|(start, end)| (*start..*end).contains(&at)), "our own stack");
+        assert!(own.pages.iter().any(|(start, end)| (*start..*end).contains(&at)), "our own stack");
     }
 
     #[test]

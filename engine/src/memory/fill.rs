@@ -5,11 +5,11 @@
 //! memory has most of its pages already: these are compared, and written only where they differ, so
 //! that parent and child go on sharing the rest.
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
-use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use nix::unistd;
 
 use crate::inventory::{Pid, Vma};
@@ -43,11 +43,9 @@ impl<'a> Fill<'a> {
         if !overlaps(self.inherited, address, address + bytes.len() as u64) {
             return self.write(address, bytes);
         }
+        // Not by process_vm_readv(2), which makes two of pages that parent and child share.
         let mut there = vec![0; bytes.len()];
-        let place = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
-        let remote = [RemoteIoVec { base: place, len: bytes.len() }];
-        let read = process_vm_readv(self.raw(), &mut [IoSliceMut::new(&mut there)], &remote);
-        let known = read.unwrap_or(0);
+        let known = self.memory()?.read_at(&mut there, address).unwrap_or(0);
         let (mut at, mut rest, mut seen) = (address, bytes, there.get(..known).unwrap_or_default());
         // Runs of pages that differ, each in one go.
         while !rest.is_empty() {
@@ -94,16 +92,18 @@ impl<'a> Fill<'a> {
             io::Error::new(io::ErrorKind::InvalidData, format!("no area at {address:#x}"))
         })?;
         let len = usize::try_from(vma.end - address).unwrap_or(usize::MAX).min(bytes.len());
-        let memory = match self.memory.take() {
-            Some(memory) => memory,
-            None => File::options().write(true).open(format!("/proc/{}/mem", self.pid))?,
-        };
-        let done = memory.write_at(bytes.get(..len).unwrap_or_default(), address);
-        self.memory = Some(memory);
-        match done? {
+        match self.memory()?.write_at(bytes.get(..len).unwrap_or_default(), address)? {
             0 => Err(Errno::EIO.into()),
             done => Ok(done),
         }
+    }
+
+    fn memory(&mut self) -> io::Result<&File> {
+        if self.memory.is_none() {
+            let path = format!("/proc/{}/mem", self.pid);
+            self.memory = Some(File::options().read(true).write(true).open(path)?);
+        }
+        self.memory.as_ref().ok_or_else(|| Errno::EIO.into())
     }
 }
 

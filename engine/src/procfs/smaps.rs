@@ -24,6 +24,8 @@ pub(crate) struct Area<'a> {
     pub(crate) page_kib: u64,
     /// `ProtectionKey`, where there are any.
     pub(crate) key: u64,
+    /// `Shared_Clean` and `Shared_Dirty`, in KiB: pages that others have too.
+    pub(crate) shared_kib: u64,
 }
 
 /// All areas, ascending.
@@ -40,6 +42,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Area<'_>>> {
             "VmFlags" => area.flags = value.split_ascii_whitespace().collect(),
             "KernelPageSize" => area.page_kib = number()?,
             "ProtectionKey" => area.key = number()?,
+            "Shared_Clean" | "Shared_Dirty" => area.shared_kib += number()?,
             _ => {}
         }
     }
@@ -109,9 +112,11 @@ mod tests {
     #[test]
     fn names_keep_their_blanks_and_lines_their_place() {
         let text = "1000-3000 rw-s 00001000 fe:01 77                 /a name (deleted)\n\
-                    KernelPageSize:        4 kB\nProtectionKey:         2\nVmFlags: rd wr sh mw \n";
+                    KernelPageSize:        4 kB\nProtectionKey:         2\nVmFlags: rd wr sh mw \n\
+                    Shared_Clean:  4 kB\nShared_Dirty:  8 kB\n";
         let [area] = parse(text).unwrap().try_into().unwrap();
         assert_eq!((area.name, area.key, area.inode), ("/a name (deleted)", 2, 77));
+        assert_eq!(area.shared_kib, 12);
         assert_eq!(area.flags, ["rd", "wr", "sh", "mw"]);
         assert!(parse("VmFlags: rd\n").is_err(), "of no area");
         assert!(parse("2000-1000 rw-s 0 fe:01 77 /x\n").is_err());

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use crate::arch::blank::{self, CloneArgs, Slot};
 use crate::error::{Error, Result, kernel};
@@ -22,6 +21,17 @@ use crate::sys::{hold, pidfd};
 
 /// Where the kernel's own mappings are in a blank: what, from, to.
 pub(super) type SpecialPlaces = Vec<(Special, u64, u64)>;
+
+impl Blank {
+    /// Whether it has ended.
+    fn is_gone(&self) -> bool {
+        let (pid, tid) = (self.pid, self.tid);
+        if self.seized {
+            return hold::lost(tid.0);
+        }
+        !std::path::Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
+    }
+}
 
 /// What is in a blank's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,12 +115,9 @@ impl Blanks {
         };
         let block = self.block(&blank)?.address();
         // Blanks, and all whom they fork, hear of no signal before they are what they were.
-        let mut before = SigSet::empty();
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))
-            .map_err(kernel("sigprocmask"))?;
+        let before = hold::block(u64::MAX).map_err(kernel("sigprocmask"))?;
         let born = blank::clone_into(&args, self.area.address(), block).map_err(kernel("clone3"));
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)
-            .map_err(kernel("sigprocmask"))?;
+        hold::block(before).map_err(kernel("sigprocmask"))?;
         born?;
         self.arrived(blank)?;
         self.forget_rseq(birth.pid)
@@ -201,12 +208,7 @@ impl Blanks {
     fn wait(&self, blank: &Blank) -> Result<()> {
         let block = self.block(blank)?;
         while !block.wait(PATIENCE) {
-            let gone = if blank.seized {
-                hold::lost(blank.tid.0)
-            } else {
-                !std::path::Path::new(&format!("/proc/{}", blank.tid)).exists()
-            };
-            if gone {
+            if blank.is_gone() {
                 return Err(Error::Died(blank.pid));
             }
         }
@@ -306,7 +308,7 @@ impl Loan<'_> {
 
     pub(super) fn wait(&self) -> Result<()> {
         while !self.block.wait(PATIENCE) {
-            if self.blank.seized && hold::lost(self.blank.tid.0) {
+            if self.blank.is_gone() {
                 return Err(Error::Died(self.blank.pid));
             }
         }

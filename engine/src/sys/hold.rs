@@ -42,6 +42,23 @@ fn request(request: libc::c_uint, tid: i32, addr: usize, data: usize) -> Result<
     Errno::result(unsafe { libc::ptrace(request, tid, addr, data) }).map(drop)
 }
 
+/// Sets which signals this thread blocks; which it did. By the kernel's call: glibc's would leave out
+/// the two signals that it keeps for itself, one of which its timers send.
+pub(crate) fn block(signals: u64) -> Result<u64> {
+    let mut before = 0u64;
+    // SAFETY: both are kernel signal sets, of the size that is told.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const signals,
+            &raw mut before,
+            size_of::<u64>(),
+        )
+    };
+    Errno::result(done).map(|_| before)
+}
+
 /// Attaches without stopping; it dies with us. Seccomp sleeps meanwhile, where we may ask for that.
 pub(crate) fn seize(tid: i32) -> Result<()> {
     match request(libc::PTRACE_SEIZE, tid, 0, EXITKILL | SUSPEND_SECCOMP) {
@@ -254,5 +271,19 @@ pub(crate) fn until_gone(pid: i32) {
     let end = Instant::now() + Duration::from_secs(2);
     while Instant::now() < end && std::path::Path::new(&format!("/proc/{pid}")).exists() {
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A timer's signal (32) once killed a blank, in which all signals seemed to be blocked.
+    #[test]
+    fn really_all_signals_are_blocked() {
+        let before = block(u64::MAX).unwrap();
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        block(before).unwrap();
+        assert!(status.contains("SigBlk:\tfffffffffffbfeff"), "{status}");
     }
 }
