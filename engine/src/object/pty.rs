@@ -5,10 +5,10 @@
 //! is the new terminal's. `/dev/tty` is the slave. Kernel: `drivers/tty/{pty,tty_io,tty_jobctrl}.c`.
 //! Deliberately absent: the settings of a hung-up line, which nobody can reach.
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::libc::{self, FIONREAD, POLLHUP, TIOCSCTTY, TIOCSPGRP};
 use nix::sys::stat::{Mode, fstat, major, minor, stat};
 use prost::Message;
@@ -82,6 +82,9 @@ pub(super) struct State {
     /// How many wait for the slave.
     #[prost(uint64, tag = "15")]
     input: u64,
+    /// Flags of all its open files, if it is hung up: nobody can open it again.
+    #[prost(int32, repeated, tag = "16")]
+    flags: Vec<i32>,
 }
 
 const OUTSIDE: Cause = Cause {
@@ -130,6 +133,9 @@ impl Object for Pty {
             if tty::get(slave, tty::TIOCGDEV) == Err(Errno::EIO) {
                 state.index = index_of(rdev).unwrap_or_default();
                 state.hung_up = true;
+                let flags = |(_, fd): &(End, OwnedFd)| fcntl(fd, FcntlArg::F_GETFL);
+                let flags: nix::Result<Vec<_>> = with.files.iter().map(flags).collect();
+                state.flags = flags.map_err(kernel("fcntl"))?;
                 return Ok(state);
             }
             state.external = with.external.map(ToOwned::to_owned);
@@ -183,9 +189,9 @@ impl Object for Pty {
         if let (Some(slave), false) = (&slave, state.hung_up) {
             state.take(slave.as_fd(), with.makers)?;
         }
-        if state.hung_up {
-            drop(master);
-            return Ok(Ends::many(slave.map(|slave| (SLAVE, slave)).into_iter().collect()));
+        if let (true, Some(slave)) = (state.hung_up, &slave) {
+            let slaves = state.flags.iter().map(|flags| Ok((SLAVE, open_again(slave, *flags)?)));
+            return Ok(Ends::many(slaves.collect::<Result<_>>()?));
         }
         state.put_bytes(master.as_fd(), slave.as_ref().map(AsFd::as_fd), with)?;
         state.write_master(master.as_fd())?;
@@ -200,6 +206,14 @@ impl Object for Pty {
             None => View::of(format!("/dev/pts/{}", state.index)),
         }
     }
+}
+
+/// Another open file of a slave.
+fn open_again(slave: &OwnedFd, flags: i32) -> Result<OwnedFd> {
+    let flags = OFlag::from_bits_retain(flags) & (OFlag::O_ACCMODE | OFlag::O_SYNC);
+    let flags = flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let path = format!("/proc/self/fd/{}", slave.as_raw_fd());
+    open(&*path, flags, Mode::empty()).map_err(kernel("open"))
 }
 
 /// Which pty, of which instance of devpts, and which end of it (2 if it is hung up) a terminal is.

@@ -1,5 +1,5 @@
 //! Objects and their open files: built here or in their makers, planted, settled by a holder.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -42,12 +42,13 @@ impl Restorer<'_> {
             image: self.image,
         };
         let ends = (kind.build)(&record.state, &mut build)?;
-        let mut seen = BTreeSet::new();
+        let mut seen = BTreeMap::<_, usize>::new();
         for id in files {
             let damaged = || Error::Record(format!("open file {id}"), None);
             let file = inventory.open_files.get(id).ok_or_else(damaged)?;
-            let first = seen.insert(file.refers_to().1);
-            self.open_files.insert(*id, file.build(&ends, first)?);
+            let nth = seen.entry(file.refers_to().1).or_default();
+            self.open_files.insert(*id, file.build(&ends, *nth)?);
+            *nth += 1;
         }
         Ok(())
     }

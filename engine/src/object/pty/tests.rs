@@ -48,12 +48,17 @@ fn settings_of_both_ends_come_back_under_the_same_number() {
 fn a_slave_that_lost_its_master_has_lost_it_again() {
     let _numbers = NUMBERS.lock();
     let [master, slave] = pty();
+    let read_only = open_again(&slave, OFlag::O_RDONLY.bits()).unwrap();
     drop(master);
-    let (state, _, built) = again(vec![slave]);
+    let (state, bench, built) = again(vec![read_only, slave]);
     assert!(state.hung_up);
-    let slave = built.get(SLAVE).unwrap();
-    assert_eq!(tty::get(slave, tty::TIOCGDEV), Err(Errno::EIO));
-    assert_eq!(Bench::default().collect::<Pty>(&[slave.try_clone_to_owned().unwrap()]), state);
+    let slaves = bench.open(&built);
+    assert_eq!(slaves.len(), 2);
+    for slave in &slaves {
+        assert_eq!(tty::get(slave.as_fd(), tty::TIOCGDEV), Err(Errno::EIO));
+    }
+    let access = |fd: &OwnedFd| fcntl(fd, FcntlArg::F_GETFL).unwrap() & libc::O_ACCMODE;
+    assert_eq!(slaves.iter().map(access).collect::<Vec<_>>(), [libc::O_RDONLY, libc::O_RDWR]);
 }
 
 #[test]
