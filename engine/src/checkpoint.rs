@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 
@@ -192,7 +193,14 @@ impl Work<'_> {
         let (id, new) = self.collector.filesystem(pid)?;
         if new {
             let mut directory = |name: &str| {
-                let opened = file(&format!("/proc/{pid}/{name}"), OFlag::O_DIRECTORY)?;
+                let link = format!("/proc/{pid}/{name}");
+                let opened = match file(&link, OFlag::O_DIRECTORY) {
+                    // A process's own in /proc, which has ended: it cannot be looked into any more.
+                    Err(Error::Kernel(_, Errno::ESRCH)) => {
+                        file(&link, OFlag::O_DIRECTORY | OFlag::O_PATH)?
+                    }
+                    opened => opened?,
+                };
                 self.collector.opened(pid, opened, name)
             };
             let (cwd, root) = (directory("cwd")?, directory("root")?);

@@ -97,8 +97,8 @@ fn shown(link: &str) -> Cow<'_, str> {
 }
 
 impl Named {
-    /// Finds out what became of the names.
-    pub(super) fn collect(with: &mut Collect<'_>, causes: &Causes) -> Result<Self> {
+    /// Finds out which names are gone.
+    pub(super) fn names(with: &mut Collect<'_>, causes: &Causes) -> Result<Self> {
         let mut named = Self::default();
         for (end, fd) in with.files {
             if named.names.iter().any(|name| name.end == end.0) {
@@ -114,6 +114,12 @@ impl Named {
             let path = path.to_owned();
             named.names.push(Name { end: end.0, path, gone });
         }
+        Ok(named)
+    }
+
+    /// Likewise, and what the inode is to be had by if all of them are.
+    pub(super) fn collect(with: &mut Collect<'_>, causes: &Causes) -> Result<Self> {
+        let mut named = Self::names(with, causes)?;
         if named.names.iter().any(|name| !name.gone) {
             return Ok(named);
         }
@@ -133,6 +139,11 @@ impl Named {
     /// Whether it has to be made anew, contents and all.
     pub(super) fn is_gone(&self) -> bool {
         self.attributes.is_some()
+    }
+
+    /// Names that are gone.
+    pub(super) fn gone(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().filter(|name| name.gone).map(|name| name.path.as_str())
     }
 
     /// Names under which it can be found.
@@ -156,6 +167,12 @@ impl Named {
         lost.map(|path| Missing { object: path.to_owned(), cause: causes.missing }).collect()
     }
 
+    /// Opens every name, by `O_PATH`; those that are gone are there again for the moment.
+    pub(super) fn open_all(&self, causes: &Causes) -> Result<Ends> {
+        let open = |name: &Name| Ok((End(name.end), open_name(Path::new(&name.path), causes)?));
+        Ok(Ends::many(self.names.iter().map(open).collect::<Result<_>>()?))
+    }
+
     /// Opens every name, by `O_PATH`. What has to be made is made by `make`, which must fail with
     /// `EEXIST` where there is something already, and then filled by `fill`.
     pub(super) fn build(
@@ -171,11 +188,7 @@ impl Named {
             let path = Path::new(&name.path);
             let found =
                 if name.gone { scaffold.raise(path, &mut source, &make)? } else { path.to_owned() };
-            let place = open_place(&found).map_err(|errno| match errno {
-                Errno::ENOENT | Errno::ENOTDIR => missing(&found, causes),
-                errno => Error::Kernel("open", errno),
-            })?;
-            ends.push((End(name.end), place));
+            ends.push((End(name.end), open_name(&found, causes)?));
         }
         scaffold.remove()?;
         if let (true, Some((_, file))) = (self.is_gone(), ends.first()) {
@@ -274,6 +287,13 @@ fn candidates(path: &Path) -> impl Iterator<Item = PathBuf> {
     std::iter::once(path.to_owned()).chain(more)
 }
 
+fn open_name(path: &Path, causes: &Causes) -> Result<OwnedFd> {
+    open_place(path).map_err(|errno| match errno {
+        Errno::ENOENT | Errno::ENOTDIR => missing(path, causes),
+        errno => Error::Kernel("open", errno),
+    })
+}
+
 fn missing(path: &Path, causes: &Causes) -> Error {
     let object = path.display().to_string();
     Error::Refused(vec![Obstacle { pid: None, object, cause: causes.missing }])
@@ -302,10 +322,14 @@ fn place<'a>(link: &'a str, stat: &FileStat) -> Option<(&'a str, bool)> {
     if !link.starts_with('/') {
         return None;
     }
-    if lstat(link).is_ok_and(|there| same(&there, stat)) {
+    let there = lstat(link);
+    if there.is_ok_and(|there| same(&there, stat)) {
         return Some((link, false));
     }
-    Some((link.strip_suffix(" (deleted)")?, true))
+    // Of what told of a process that has ended only the folder is marked so.
+    let of_the_dead = there.is_err() && link.starts_with("/proc/");
+    let path = link.strip_suffix(" (deleted)").or(of_the_dead.then_some(link));
+    path.map(|path| (path, true))
 }
 
 fn same(one: &FileStat, other: &FileStat) -> bool {

@@ -1,13 +1,14 @@
 //! Files and directories of /proc: opened again by name, once the processes they tell of exist.
 //!
 //! What they show is made up as it is read, so there is nothing to keep but the position. One of a
-//! process outside the tree would be somebody else's at the restore.
+//! process outside the tree would be somebody else's at the restore. One of a process that has ended
+//! shows nothing any more: at the restore a stand-in has its number until it has been opened again.
 use nix::libc::{S_IFDIR, S_IFREG};
 
 use super::named::{self, Causes, Named};
 use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
 use crate::error::{Cause, Result};
-use crate::inventory::End;
+use crate::inventory::{End, Pid};
 
 pub(super) struct ProcFile;
 
@@ -15,12 +16,15 @@ pub(super) struct ProcFile;
 pub(super) struct State {
     #[prost(message, required, tag = "1")]
     named: Named,
+    /// The process that it told of has died, and so all that is left of it is its name.
+    #[prost(int32, optional, tag = "2")]
+    dead: Option<i32>,
 }
 
 const NAMES: Causes = named::causes!("proc_file");
 const STRANGER: Cause = Cause {
     code: "proc_file:stranger",
-    reason: "it tells of a process outside the tree, or of one that has ended",
+    reason: "it tells of a process outside the tree, or of one that has ended and whose number another has",
     remedy: "have the program close it",
 };
 const THREAD: Cause = Cause {
@@ -34,8 +38,7 @@ const PROC: i64 = 0x9fa0;
 
 impl Object for ProcFile {
     const NAME: &'static str = "proc_file";
-    const CAUSES: &'static [Cause] =
-        &[NAMES.hidden, NAMES.renamed, NAMES.missing, STRANGER, THREAD];
+    const CAUSES: &'static [Cause] = &[NAMES.hidden, NAMES.missing, STRANGER, THREAD];
     type State = State;
 
     fn claims(seen: &Evidence) -> Option<Claim> {
@@ -45,8 +48,10 @@ impl Object for ProcFile {
     }
 
     fn collect(with: &mut Collect<'_>) -> Result<State> {
-        let named = Named::collect(with, &NAMES)?;
-        if named.is_gone() {
+        let named = Named::names(with, &NAMES)?;
+        let dead = named.gone().find_map(owner).map(|(pid, _)| pid);
+        let again = dead.is_some_and(|pid| with.tree.member(pid).is_some());
+        if named.gone().next().is_some() && dead.is_none() || again {
             with.obstacle(&STRANGER);
         }
         let whose: Vec<_> = named.living().filter_map(owner).collect();
@@ -57,7 +62,7 @@ impl Object for ProcFile {
                 with.obstacle(&THREAD);
             }
         }
-        Ok(State { named })
+        Ok(State { named, dead })
     }
 
     /// Of members of the tree there is nothing yet.
@@ -68,8 +73,12 @@ impl Object for ProcFile {
         missing
     }
 
+    fn stand_in(state: &State) -> Option<Pid> {
+        state.dead.map(Pid)
+    }
+
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
-        state.named.build(&NAMES, |_| Err(nix::errno::Errno::ENOENT), |_| Ok(()))
+        state.named.open_all(&NAMES)
     }
 
     fn view(state: &State, end: End) -> View {
@@ -100,6 +109,21 @@ mod tests {
         }
     }
 
+    /// It is found by a process that stands in for the dead one; reading it fails as before.
+    #[test]
+    fn what_tells_of_the_dead_asks_for_a_stand_in() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let file = File::open(format!("/proc/{pid}/status")).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut bench = Bench::default();
+        let state = bench.collect::<ProcFile>(&[file.into()]);
+        assert_eq!(bench.codes(), [""; 0]);
+        assert_eq!(ProcFile::stand_in(&state), Some(Pid(pid)));
+        assert_eq!(ProcFile::check(&state, &Check::default()), []);
+    }
+
     #[test]
     fn strangers_and_threads_are_obstacles() {
         assert_eq!(owner("/proc/12/task/13/stat"), Some((12, Some(13))));
@@ -111,6 +135,6 @@ mod tests {
             .join()
             .map(|file| bench.collect::<ProcFile>(&[file.into()]))
             .unwrap();
-        assert_eq!(bench.codes(), ["proc_file:stranger", "proc_file:hidden"]);
+        assert_eq!(bench.codes(), ["proc_file:stranger", "proc_file:stranger"]);
     }
 }

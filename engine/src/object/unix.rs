@@ -5,19 +5,20 @@
 //! moment. Kernel: `net/unix/af_unix.c`.
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use nix::libc::{AF_UNIX, SYS_connect, SYS_listen};
+use nix::libc::{AF_UNIX, SYS_listen};
 use nix::sys::stat::fstat;
 
 use super::socket::diag::UnixSocket;
 use super::socket::makers::Maker;
 use super::socket::options::{self, When};
 use super::socket::place::{self, Name};
-use super::socket::{ELSEWHERE, Peer, STAY, create, is_elsewhere, queue, through_proc};
+use super::socket::{ELSEWHERE, Peer, STAY, create, is_elsewhere, queue};
 use super::view::{SocketView, sort, unix_name};
 use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, Place, View};
 use crate::error::{Cause, Result, kernel};
 use crate::inventory::{End, OpenFileId, Pid};
 use crate::remote::Arg;
+
 use crate::sys::net;
 
 pub(super) struct Unix;
@@ -226,18 +227,8 @@ impl State {
             Some(id) => place::file_of(with.open_file(OpenFileId(id))?)?,
             None => place::file_of(fd)?,
         };
-        let to = match &file {
-            Some((file, _)) => place::address(through_proc(file.as_fd()).as_bytes()),
-            None => place::address(&self.connected_name),
-        };
-        match &self.maker {
-            Some(maker) => {
-                let len = i64::try_from(to.len()).unwrap_or(0);
-                let args = [Arg::In(to), len.into()];
-                maker.call_on(with, fd, ("connect", SYS_connect), args)
-            }
-            None => net::connect(fd, &to).map_err(kernel("connect")),
-        }
+        let name = Name { path: self.connected_name.clone(), file: None };
+        place::connect(with, self.maker.as_ref(), fd, (file, &name))
     }
 }
 

@@ -110,7 +110,12 @@ impl Restorer<'_> {
                 Some(&(_, start, end)) if end - start == from.2 - from.1 => {
                     relocate(from, start, &mut batch);
                 }
-                _ => return Err(Error::Record("vdso".into(), None)),
+                // The program had unmapped it.
+                None => {
+                    let args = [from.1, from.2 - from.1].map(|w| Arg::from(w.cast_signed()));
+                    batch.call("munmap", libc::SYS_munmap, args);
+                }
+                Some(_) => return Err(Error::Record("vdso".into(), None)),
             }
         }
         done(&self.blanks.caller(tid(pid))?.perform(&batch)?)?;

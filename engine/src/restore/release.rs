@@ -6,6 +6,8 @@
 //! thread loads everything from its frame (`rt_sigreturn(2)`), and the area stays mapped; with us, the
 //! registers are set from here and the area is unmapped by an instruction of the vdso.
 //! Kernel: ptrace(2), signal(7).
+use std::os::unix::fs::FileExt;
+
 use nix::libc;
 
 use super::Restorer;
@@ -243,15 +245,28 @@ impl Restorer<'_> {
         hold::to_call(pid.0).map_err(died("ptrace", pid))
     }
 
-    /// Where the vdso makes a system call.
+    /// Where the vdso makes a system call; without one, where any code does.
     fn call_instruction(&self, pid: Pid) -> Option<u64> {
         let space = self.inventory.processes.get(&pid)?.space;
         let space = self.inventory.spaces.get(&space)?;
-        let vdso = space.vmas.iter().find(|v| v.backing == Backing::Special(Special::Vdso))?;
-        let at = space.vdso.windows(2).position(|bytes| bytes == [0x0f, 0x05])?;
-        Some(vdso.start + at as u64)
+        let call = |bytes: &[u8]| bytes.windows(2).position(|bytes| bytes == [0x0f, 0x05]);
+        let vdso = space.vmas.iter().find(|v| v.backing == Backing::Special(Special::Vdso));
+        if let Some(vdso) = vdso {
+            return call(&space.vdso).map(|at| vdso.start + at as u64);
+        }
+        let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+        let code = space.vmas.iter().filter(|vma| vma.prot & libc::PROT_EXEC != 0);
+        code.into_iter().find_map(|vma| {
+            let len = usize::try_from((vma.end - vma.start).min(CODE)).ok()?;
+            let mut bytes = vec![0; len];
+            memory.read_exact_at(&mut bytes, vma.start).ok()?;
+            call(&bytes).map(|at| vma.start + at as u64)
+        })
     }
 }
+
+/// How far into code we look.
+const CODE: u64 = 4 << 20;
 
 /// No call is under way, so none is to be restarted.
 fn settled(registers: &Registers) -> Registers {

@@ -114,6 +114,8 @@ impl Status {
 pub(super) struct Mapped {
     pub(super) start: u64,
     pub(super) end: u64,
+    /// Private, and to be read and executed only.
+    pub(super) code: bool,
     pub(super) name: String,
 }
 
@@ -127,8 +129,10 @@ fn mapped(line: &str) -> Option<Mapped> {
     let mut words = line.splitn(6, ' ');
     let (start, end) = words.next()?.split_once('-')?;
     let address = |hex| u64::from_str_radix(hex, 16).ok();
-    let name = words.nth(4).unwrap_or_default().trim().to_owned();
-    Some(Mapped { start: address(start)?, end: address(end)?, name })
+    let mode = words.next()?;
+    let name = words.nth(3).unwrap_or_default().trim().to_owned();
+    let code = mode.starts_with("r-xp");
+    Some(Mapped { start: address(start)?, end: address(end)?, code, name })
 }
 
 /// Where the vdso is, by the auxiliary vector: cheaper than the maps.
@@ -155,7 +159,7 @@ mod tests {
     #[test]
     fn a_line_of_maps_gives_its_name_even_with_spaces() {
         let line = "7f00-7f10 r-xp 00000000 fe:00 12                   /a b";
-        let expected = Mapped { start: 0x7f00, end: 0x7f10, name: "/a b".into() };
+        let expected = Mapped { start: 0x7f00, end: 0x7f10, code: true, name: "/a b".into() };
         assert_eq!(mapped(line), Some(expected));
     }
 

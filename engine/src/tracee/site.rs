@@ -33,13 +33,13 @@ impl Site {
     pub(super) fn find(pid: Pid) -> std::io::Result<Option<Self>> {
         let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
         let maps = procfs::maps(pid);
-        let Some(vdso) = maps.iter().find(|area| area.name == "[vdso]") else { return Ok(None) };
-        let (start, end) = (vdso.start, vdso.end);
-        let mut image = vec![0; usize::try_from(end - start).unwrap_or_default()];
-        memory.read_exact_at(&mut image, start)?;
-        let Some(place) = place_behind(&image, cave().bytes.len()) else { return Ok(None) };
+        let found = match maps.iter().find(|area| area.name == "[vdso]") {
+            Some(vdso) => behind_vdso(&memory, vdso)?,
+            None => behind_code(&memory, &maps),
+        };
+        let Some(cave) = found else { return Ok(None) };
         let status = Status::of(Tid(pid.0));
-        Ok(Some(Self { memory, cave: start + place as u64, maps, status }))
+        Ok(Some(Self { memory, cave, maps, status }))
     }
 
     /// Room for `bytes` that nobody uses: the highest such hole below the stack.
@@ -67,6 +67,33 @@ impl Site {
     pub(super) fn is_filtered(&self) -> bool {
         self.status.number("Seccomp").is_some_and(|mode| mode != 0)
     }
+}
+
+fn behind_vdso(memory: &File, vdso: &Mapped) -> std::io::Result<Option<u64>> {
+    let mut image = vec![0; usize::try_from(vdso.end - vdso.start).unwrap_or_default()];
+    memory.read_exact_at(&mut image, vdso.start)?;
+    Ok(place_behind(&image, cave().bytes.len()).map(|place| vdso.start + place as u64))
+}
+
+/// For a program that has unmapped its vdso: the zeros behind the code of a file, up to the end of
+/// their page. That page becomes the program's own, which is why others are spared it.
+fn behind_code(memory: &File, maps: &[Mapped]) -> Option<u64> {
+    for area in maps.iter().filter(|area| area.code && area.name.starts_with('/')) {
+        let mut page = vec![0; usize::try_from(PAGE).unwrap_or_default()];
+        if memory.read_exact_at(&mut page, area.end - PAGE).is_ok()
+            && let Some(place) = place_in_zeros(&page, cave().bytes.len())
+        {
+            return Some(area.end - PAGE + place as u64);
+        }
+    }
+    None
+}
+
+/// Where `bytes` fit behind all that is not zero, and a little further on.
+fn place_in_zeros(page: &[u8], bytes: usize) -> Option<usize> {
+    let used = page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let place = used.next_multiple_of(16) + 16;
+    (place + bytes <= page.len()).then_some(place)
 }
 
 /// Where behind the vdso's ELF image `bytes` fit into one page, on a 16-byte boundary.
@@ -124,7 +151,7 @@ mod tests {
     use super::*;
 
     fn mapped(start: u64, end: u64, name: &str) -> Mapped {
-        Mapped { start, end, name: name.into() }
+        Mapped { start, end, code: false, name: name.into() }
     }
 
     #[test]
@@ -135,6 +162,15 @@ mod tests {
         assert_eq!(hole(&maps, 0x10000), Some(0x4000_0000 - GUARD - 0x10000));
         assert_eq!(hole(&maps[1..], 0x10000), None);
         assert_eq!(hole(&maps, 0x4000_0000), None);
+    }
+
+    #[test]
+    fn without_a_vdso_the_end_of_some_code_will_do() {
+        let mut page = vec![0u8; 4096];
+        page[2000] = 0xc3;
+        assert_eq!(place_in_zeros(&page, 600), Some(2032));
+        page[3500] = 0xc3;
+        assert_eq!(place_in_zeros(&page, 600), None);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::inventory::Pid;
 const VDSO_MAX: u64 = 64 << 10;
 const PAGE: u64 = 4096;
 
-/// Where the vdso of each process is, as far as asked.
+/// Where the vdso of each process is, as far as asked; `None` if it is not where it was born: then the
+/// cave may be anywhere.
 #[derive(Debug, Default)]
 pub(super) struct Walkout {
     vdso: BTreeMap<Pid, Option<u64>>,
@@ -29,11 +30,18 @@ impl Walkout {
     /// Whether a thread with these registers is inside an old cave.
     pub(super) fn is_inside(&mut self, pid: Pid, registers: &RegisterFile) -> bool {
         let instruction = registers.instruction();
-        let vdso = *self.vdso.entry(pid).or_insert_with(|| procfs::vdso(pid));
-        let Some(start) = vdso else { return false };
-        (start..start + VDSO_MAX).contains(&instruction)
+        let vdso = *self.vdso.entry(pid).or_insert_with(|| vdso(pid));
+        vdso.is_none_or(|start| (start..start + VDSO_MAX).contains(&instruction))
             && old_cave(pid, instruction).unwrap_or(false)
     }
+}
+
+fn vdso(pid: Pid) -> Option<u64> {
+    let start = procfs::vdso(pid)?;
+    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut magic = [0; 4];
+    memory.read_exact_at(&mut magic, start).ok()?;
+    (&magic == b"\x7fELF").then_some(start)
 }
 
 /// A cave begins with its magic and extent; it does not cross pages.

@@ -3,12 +3,13 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc::{
-    self, SOL_SOCKET, SYS_close, SYS_ioctl, SYS_pidfd_getfd, SYS_pidfd_open, SYS_setgroups,
-    SYS_setresgid, SYS_setresuid,
+    self, SOL_SOCKET, SYS_close, SYS_connect, SYS_ioctl, SYS_pidfd_getfd, SYS_pidfd_open,
+    SYS_setfsuid, SYS_setgroups, SYS_setresgid, SYS_setresuid,
 };
 use nix::unistd::{getegid, geteuid, getgroups};
 
 use super::super::{Build, Collect};
+use super::place::address;
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::inventory::Pid;
 use crate::remote::{Arg, Batch, Makers, RemoteFd, Reply};
@@ -78,6 +79,32 @@ impl Maker {
         made.ok_or_else(|| Error::Record(name.into(), None))
     }
 
+    /// Has it connect one of our sockets to the one whose file this is. By a number of its own: what
+    /// we have open is hidden from another user.
+    pub(crate) fn connect_to(
+        &self,
+        with: &mut Build<'_>,
+        fd: BorrowedFd<'_>,
+        file: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let lent = lend(with.makers, Pid(self.pid), file)?;
+        let to = address(format!("/proc/self/fd/{}", lent.0).as_bytes());
+        let done = self.connect(with, fd, to);
+        take_back(with.makers, Pid(self.pid), lent)?;
+        done
+    }
+
+    /// Has it connect one of our sockets to an address.
+    pub(crate) fn connect(
+        &self,
+        with: &mut Build<'_>,
+        fd: BorrowedFd<'_>,
+        to: Vec<u8>,
+    ) -> Result<()> {
+        let len = i64::try_from(to.len()).unwrap_or(0);
+        self.call_on(with, fd, ("connect", SYS_connect), [Arg::In(to), len.into()])
+    }
+
     /// Has it make a call on one of our sockets.
     pub(crate) fn call_on(
         &self,
@@ -93,6 +120,8 @@ impl Maker {
     }
 }
 
+/// Afterwards files are opened as we would: only who asks is of interest, not what he may open. (The
+/// permissions of a socket's file may have changed since.)
 fn become_user(batch: &mut Batch, groups: &[u32], gid: u32, uid: u32, again: bool) {
     let list: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
     let count = i64::try_from(groups.len()).unwrap_or(0);
@@ -106,6 +135,7 @@ fn become_user(batch: &mut Batch, groups: &[u32], gid: u32, uid: u32, again: boo
     batch.call("setgroups", SYS_setgroups, [count.into(), Arg::In(list)]);
     if !again {
         to_user(batch);
+        batch.call("setfsuid", SYS_setfsuid, [geteuid().as_raw().into()]);
     }
 }
 

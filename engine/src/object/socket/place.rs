@@ -4,7 +4,7 @@
 //! file is somewhere else for whoever looks from elsewhere, may be gone, or may belong to a socket
 //! that this one was accepted from. So it is bound in a thread that has a root and a working
 //! directory of its own; if there must be no file, inside a file system that only this thread sees.
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,6 +14,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::fstat;
 
+use super::super::Build;
+use super::makers::Maker;
+use super::through_proc;
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::sys::net;
 
@@ -109,6 +112,25 @@ pub(crate) fn file_of(fd: BorrowedFd<'_>) -> Result<Option<(OwnedFd, String)>> {
     let link = readlink(&*format!("/proc/self/fd/{}", file.as_raw_fd()));
     let link = link.map_err(kernel("readlink"))?.to_string_lossy().into_owned();
     Ok(Some((file, link)))
+}
+
+/// Connects `fd` to the socket with this file, or with this name if it has none.
+pub(crate) fn connect(
+    with: &mut Build<'_>,
+    maker: Option<&Maker>,
+    fd: BorrowedFd<'_>,
+    (file, name): (Option<(OwnedFd, String)>, &Name),
+) -> Result<()> {
+    match (maker, file) {
+        (Some(maker), Some((file, _))) => maker.connect_to(with, fd, file.as_fd()),
+        (Some(maker), None) => maker.connect(with, fd, address(&name.path)),
+        (None, file) => {
+            let own =
+                |(file, _): &(OwnedFd, String)| address(through_proc(file.as_fd()).as_bytes());
+            let to = file.as_ref().map_or_else(|| address(&name.path), own);
+            net::connect(fd, &to).map_err(kernel("connect"))
+        }
+    }
 }
 
 impl NameFile {
