@@ -74,7 +74,7 @@ pub(super) fn stand_ins(
         pids.extend(kind.map(|kind| (kind.stand_in)(&record.state)).transpose()?.flatten());
     }
     for pid in pids {
-        if host.taken.contains(&pid) || inventory.processes.contains_key(&pid) {
+        if host.taken.contains_key(&pid) || inventory.processes.contains_key(&pid) {
             let object = "the place of a process that has ended".into();
             obstacles.push(Obstacle { pid: Some(pid), object, cause: super::PID_TAKEN });
         }
