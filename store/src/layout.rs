@@ -1,6 +1,6 @@
 //! Where everything lies in a store, who may touch it, and which locks keep its users apart.
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl Store {
         let parts = [dir.to_owned(), dir.join("packs"), dir.join("manifests")];
         for part in &parts {
             if !options.trust && part.exists() {
-                ours_alone(part)?;
+                ours_alone(part).or_else(|error| close_if_empty(part, error))?;
             }
         }
         check_version(&medium, dir)?;
@@ -203,6 +203,22 @@ fn ours_alone(path: &Path) -> Result<()> {
     }
     let mode = meta.mode() & 0o7777;
     if mode & 0o022 == 0 { Ok(()) } else { Err(Error::Exposed { path: path.to_owned(), mode }) }
+}
+
+/// An empty directory of ours that others can write (as a shared place for images may be) is closed to
+/// them before anything is put in. Closed first, and looked at then: nobody gets in between.
+fn close_if_empty(path: &Path, error: Error) -> Result<()> {
+    let Error::Exposed { mode, .. } = error else { return Err(error) };
+    let set = |mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(path, mode).map_err(io_error("chmod", path))
+    };
+    set(mode & !0o022)?;
+    if fs::read_dir(path).map_err(io_error("read", path))?.next().is_none() {
+        return Ok(());
+    }
+    set(mode)?;
+    Err(error)
 }
 
 pub(crate) fn lock_file(path: &Path) -> Result<File> {

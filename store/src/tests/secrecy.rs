@@ -54,6 +54,21 @@ fn what_others_can_write_is_refused_unless_trusted() {
 }
 
 #[test]
+fn an_empty_directory_is_closed_to_others_before_it_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+    Store::create(dir.path(), Options::default()).unwrap();
+    assert_eq!(mode(dir.path()), 0o755);
+    let full = tempfile::tempdir().unwrap();
+    fs::write(full.path().join("of_somebody"), b"x").unwrap();
+    fs::set_permissions(full.path(), Permissions::from_mode(0o777)).unwrap();
+    let error = Store::create(full.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Exposed { .. }), "{error}");
+    assert_eq!(mode(full.path()), 0o777);
+}
+
+#[test]
 fn what_another_user_owns_is_refused() {
     assert!(nix::unistd::geteuid().is_root(), "needs root: it gives a directory away");
     for part in ["", "packs", "manifests", "manifests/web"] {
