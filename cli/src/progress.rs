@@ -63,9 +63,9 @@ pub(crate) fn ear(
         let Ok(mut progress) = progress.lock() else { return };
         match news {
             News::Progress { done, of } => drop(progress.as_mut().map(|bar| bar.tell(done, of))),
-            other_news => {
+            News::Up(up) => {
                 *progress = None; // The terminal is the workload's from here on.
-                other(other_news);
+                other(News::Up(up));
             }
         }
     })

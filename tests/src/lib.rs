@@ -9,6 +9,7 @@
 #![doc = "Kernel files: `/proc/PID/{stat,status,maps,fd}`; namespaces by unshare(1)."]
 
 mod arena;
+mod image;
 mod program;
 mod snapd;
 mod subjects;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use self::arena::{Crowd, inside};
+pub use self::image::altered;
 pub use self::program::{Ending, Program};
 pub use self::snapd::{Outcome, Running, Snapd, binary};
 pub use self::view::View;

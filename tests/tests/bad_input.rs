@@ -2,6 +2,7 @@
 //! nothing is lost or started by it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use tests::{Ending, Lab, Program, trial};
@@ -146,6 +147,8 @@ trial!(a_full_disk, 60, |lab| {
     let outcome = lab.snapd().call(&["dump", "--pid", &pid, "--images", images]).exits(FAILED);
     outcome.says(&["space"]);
     lab.snapd().call(&["undump", "--images", images, "--detach"]).exits(DAMAGED);
+    // Nor is anything in the way of the next one, elsewhere.
+    dump(lab, &pid).ok();
     program.check();
 });
 
@@ -203,14 +206,110 @@ trial!(a_changed_executable, 60, |lab| {
     bytes.extend_from_slice(b"another version");
     fs::remove_file(&path).unwrap();
     fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     lab.snapd()
         .call(&["undump", "--images", "images", "--detach"])
         .exits(FAILED)
         .says(&["own-copy", "--accept-changed"]);
     assert!(!program.is_alive());
+    // Whoever says so goes on with it: what the program has mapped is the same still.
+    lab.snapd().call(&["undump", "--images", "images", "--detach", "--accept-changed"]).ok();
+    program.check();
     fs::remove_file(&path).unwrap();
+    lab.snapd()
+        .call(&["undump", "--images", "images", "--detach", "--accept-changed"])
+        .exits(FAILED)
+        .says(&["own-copy"]);
+    assert!(!program.is_alive());
+});
+
+trial!(a_changed_library, 60, |lab| {
+    let library = lab.path("libown.so");
+    let build = |text: &str| {
+        fs::write(lab.path("own.c"), text).unwrap();
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-Wl,--build-id", "-o"]).arg(&library).arg(lab.path("own.c"));
+        assert!(cc.status().unwrap().success());
+    };
+    build("int own(void) { return 1; }");
+    let preload = format!("LD_PRELOAD={}", library.display());
+    let program = lab.start(&["env", &preload, lab.subject("eventfd.c").to_str().unwrap()]);
+    lab.dump(&program, "images");
+    fs::remove_file(&library).unwrap();
+    build("int own(void) { return 2; }");
     lab.snapd()
         .call(&["undump", "--images", "images", "--detach"])
         .exits(FAILED)
-        .says(&["own-copy"]);
+        .says(&["libown.so", "--accept-changed"]);
+    assert!(!program.is_alive());
+    lab.snapd().call(&["undump", "--images", "images", "--detach", "--accept-changed"]).ok();
+    program.check();
 });
+
+trial!(
+    /// A processor of another kind, and one that has more than ours: named, nothing started.
+    images_of_other_machines, 60, |lab| {
+    let program = sleeper(lab);
+    lab.dump(&program, "images");
+    tests::altered(&lab.path("images"), &lab.path("other"), |inventory| {
+        inventory.machine.architecture = "aarch64".into();
+    });
+    tests::altered(&lab.path("images"), &lab.path("newer"), |inventory| {
+        inventory.machine.flags.push("no_such_flag".into());
+    });
+    tests::altered(&lab.path("images"), &lab.path("same"), |_| {});
+    for (images, word) in [("other", "aarch64"), ("newer", "no_such_flag")] {
+        let undump = ["undump", "--images", images, "--detach"];
+        lab.snapd().call(&undump).exits(FAILED).says(&[word]);
+        assert!(!program.is_alive(), "{images}: started in spite of it");
+    }
+    lab.undump(&program, "same");
+    program.check();
+});
+
+trial!(
+    /// Every obstacle at once, the same for people, for scripts and for the dump itself; and the
+    /// program runs on.
+    doctor_names_all_obstacles, 60, |lab| {
+    let program = lab.start(&["python3", "-c", OBSTACLES]);
+    let pid = program.pid().to_string();
+    let snapd = lab.snapd();
+    let looked = snapd.call(&["doctor", &pid, "--json"]).exits(FAILED).json();
+    let obstacles = looked["obstacles"].as_array().unwrap();
+    assert!(obstacles.len() >= 2, "{obstacles:?}");
+    for obstacle in obstacles {
+        for field in ["code", "object", "reason", "remedy"] {
+            assert!(obstacle[field].as_str().is_some_and(|text| !text.is_empty()), "{obstacle}");
+        }
+        assert_eq!(obstacle["pid"].as_i64(), Some(program.pid().into()), "{obstacle}");
+    }
+    let told = snapd.call(&["doctor", &pid]).exits(FAILED).stdout;
+    let refused = dump(lab, &pid).exits(FAILED);
+    for obstacle in obstacles {
+        let code = obstacle["code"].as_str().unwrap();
+        assert!(told.contains(code), "{code} is not in:\n{told}");
+        assert!(refused.stderr.contains(code), "{code} is not in:\n{}", refused.stderr);
+    }
+    let args = ["dump", "--json", "--leave-running", "--pid", &pid, "--images", "images"];
+    let refused = snapd.call(&args).exits(FAILED).json();
+    let codes = |all: &serde_json::Value| {
+        let codes = all["obstacles"].as_array().unwrap().iter();
+        codes.map(|one| one["code"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(&refused), codes(&looked));
+    program.check();
+});
+
+/// A device that cannot be read, and a mapping of it.
+const OBSTACLES: &str = "
+import os, signal
+log = os.open('/dev/kmsg', os.O_RDONLY)
+notify = os.open('/dev/loop-control', os.O_RDWR) if os.path.exists('/dev/loop-control') else None
+random = os.open('/dev/rtc0', os.O_RDONLY) if os.path.exists('/dev/rtc0') else None
+import ctypes
+ctypes.CDLL(None).inotify_init1(0)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print('READY', flush=True)
+signal.sigwait([signal.SIGTERM])
+print('OK', flush=True)
+";

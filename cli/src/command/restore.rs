@@ -1,9 +1,10 @@
 //! `snapd restore`.
 use clap::Args;
 use policies::name::Reference;
+use supervisor::error::Sort;
 use supervisor::home::Home;
 use supervisor::options::{self, Done, News, Up};
-use supervisor::{launch, query};
+use supervisor::{Error, launch, query};
 
 use super::run::options::{Files, Tcp};
 use super::run::privileged;
@@ -77,7 +78,14 @@ pub(super) fn bring(context: &Context, home: &Home, mut how: options::Restore) -
             drop(told(&up));
         }
     });
-    match launch::restore(home, &how, &ear)? {
+    let done = launch::restore(home, &how, &ear).map_err(|error| match error {
+        Error::Busy(text) if !how.replace => {
+            let hint = Some("--replace ends it first".to_owned());
+            Failure::Refused { text, hint, sort: Sort::Busy }
+        }
+        other => other.into(),
+    })?;
+    match done {
         Done::Ended(status) => return Ok(status),
         Done::Detached(up) if context.json => told(&up)?,
         Done::Detached(_) => {}

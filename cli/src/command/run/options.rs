@@ -107,7 +107,7 @@ pub(in crate::command) enum Files {
 /// What becomes of connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(in crate::command) enum Tcp {
-    /// Saved, and re-established
+    /// Saved, and re-established (not in this version)
     Keep,
     /// The restored program finds them reset
     Close,
