@@ -4,6 +4,7 @@ mod clocks;
 mod death;
 mod hole;
 mod memory;
+mod numbers;
 mod objects;
 mod planting;
 mod release;
@@ -78,6 +79,7 @@ pub fn restore_verified(image: &dyn ImageSource, options: &Options) -> Result<Re
 fn perform(image: &dyn ImageSource, options: &Options, verify: bool) -> Result<Restored> {
     let inventory = image.inventory()?;
     let steps = prepare(&inventory, options)?;
+    numbers::reserve(&inventory);
     let mut restorer = Restorer::new(&inventory, image, options, &steps)?;
     restorer.verify = verify;
     let _adopting = Adopting::start(options, &steps)?;
