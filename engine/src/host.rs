@@ -4,9 +4,10 @@ use std::path::Path;
 
 use nix::unistd::getsid;
 
-use crate::error::{Cause, Obstacle, Result, kernel};
+use crate::error::{Cause, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Inventory, Pid};
 use crate::plan::Host;
+use crate::procfs::stat::Stat;
 use crate::tracee::vdso_image_end;
 
 /// Another kind of processor.
@@ -37,8 +38,10 @@ pub(crate) fn look(inventory: &Inventory) -> Result<Host> {
         numbers.extend([pid.0, process.group, process.session]);
         numbers.extend(process.threads.iter().map(|tid| tid.0));
     }
+    let led = led()?;
     let holder = |number| match holder(number) {
         None if number == session => Some("our own session".to_owned()),
+        None if led.contains(&number) => Some("a group or session whose leader is gone".to_owned()),
         holder => holder,
     };
     let taken = numbers.into_iter().filter_map(|number| Some((Pid(number), holder(number)?)));
@@ -58,6 +61,19 @@ fn holder(number: i32) -> Option<String> {
         Some(process) if process != number => format!("a thread of process {process} ({name})"),
         _ => format!("process {number} ({name})"),
     })
+}
+
+/// Groups and sessions of everybody: their numbers are in use even if whoever had them is gone.
+fn led() -> Result<BTreeSet<i32>> {
+    let mut led = BTreeSet::new();
+    for entry in std::fs::read_dir("/proc").map_err(kernel_io("readdir(/proc)"))?.flatten() {
+        // Whoever ends meanwhile leads nobody.
+        let text = std::fs::read(entry.path().join("stat")).unwrap_or_default();
+        if let Ok(stat) = Stat::parse(&String::from_utf8_lossy(&text)) {
+            led.extend([stat.group()?, stat.session()?]);
+        }
+    }
+    Ok(led)
 }
 
 /// What the machine lacks.

@@ -47,6 +47,9 @@ pub struct Options {
     pub continue_clocks: bool,
     /// Take changed executables, libraries and read-only files as they are.
     pub accept_changed: bool,
+    /// The files of the image are put back before the restore begins: what they are when it is
+    /// prepared does not matter.
+    pub files_put_back: bool,
     /// Established connections are given back closed.
     pub close_tcp: bool,
     /// What the supervisor holds outside the tree.

@@ -128,6 +128,7 @@ fn bring(image: &Image) -> Vec<Pid> {
         parentage: Parentage::Child,
         continue_clocks: false,
         accept_changed: false,
+        files_put_back: false,
         close_tcp: false,
         externals: Vec::new(),
         terminal: None,

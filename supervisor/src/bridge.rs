@@ -64,6 +64,7 @@ pub fn restore(
         parentage: Parentage::Sibling,
         continue_clocks: true,
         accept_changed: bring.accept_changed,
+        files_put_back: !bring.keep_files,
         close_tcp: bring.close_tcp,
         externals,
         terminal: None,
@@ -91,16 +92,20 @@ fn bring_back(
     verify: bool,
 ) -> Result<(engine::restore::Restored, Vec<String>)> {
     let inventory = source.inventory().map_err(engine::error::Error::Image)?;
-    let mut notes = Vec::new();
-    // A file that is rolled back is not the one that the image knows until it is: only then is
-    // everything checked.
+    let (mut notes, mut undone) = (Vec::new(), None);
+    // Whoever is refused shall find their files as they are.
+    prepare(&inventory, options)?;
     if let Some(how) = files {
         let summary = roll_back(&inventory.files, source, how)?;
         notes.extend(told(&summary));
+        undone = summary.undone;
     }
-    prepare(&inventory, options)?;
     let restore = if verify { engine::restore::restore_verified } else { engine::restore::restore };
-    Ok((restore(source, options)?, notes))
+    match (restore(source, options), undone) {
+        (Ok(restored), _) => Ok((restored, notes)),
+        (Err(cause), Some(undone)) => Err(Error::AfterRollBack { undone, cause }),
+        (Err(cause), None) => Err(cause.into()),
+    }
 }
 
 fn told(summary: &Summary) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What can go wrong around a workload, sorted as scripts see it.
 use std::io;
+use std::path::PathBuf;
 
 use crate::wire::Fault;
 
@@ -57,6 +58,15 @@ pub enum Error {
     /// The store's.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Processes could not be brought back after files had been.
+    #[error("files were put back before it failed; what they held is kept in {}", .undone.display())]
+    AfterRollBack {
+        /// Where.
+        undone: PathBuf,
+        /// Why.
+        #[source]
+        cause: engine::error::Error,
+    },
     /// The engine's.
     #[error(transparent)]
     Engine(#[from] engine::error::Error),
@@ -76,7 +86,7 @@ impl Error {
             Self::Damaged(_) => Sort::Damaged,
             Self::Store(error) if error.is_damage() => Sort::Damaged,
             Self::Store(store::Error::Busy { .. }) => Sort::Busy,
-            Self::Engine(error) => sort_of(error),
+            Self::Engine(error) | Self::AfterRollBack { cause: error, .. } => sort_of(error),
             _ => Sort::Failed,
         }
     }

@@ -1,6 +1,7 @@
 // cc: gcc -O1 -g -Wall -Wno-return-type
 // Fourteen threads that check their own registers, vector state, locks, sleeps and pipes without pause:
 // no call may fail, end early or be interrupted, no register may change, and none may stand still.
+// Argument `stoppable`: epoll_wait may be interrupted without a handler, as signal(7) says of stops.
 #include "subject.h"
 #include <immintrin.h>
 #include <poll.h>
@@ -19,6 +20,7 @@ static int channel[2];
 static pthread_t suspended;
 static _Atomic int caught;
 static __thread uint64_t own;
+static int stoppable;
 
 static void *mutex(long me) {
     own = me * 77;
@@ -188,6 +190,7 @@ static void *epoller(long me) {
     MUST(epoll_ctl(poller, EPOLL_CTL_ADD, ends[0], &event) == 0);
     for (;; progress[me]++) {
         int found = epoll_wait(poller, &event, 1, 3);
+        if (found == -1 && errno == EINTR && stoppable) continue;
         if (found) fail("epoll_wait: %d (%s)", found, strerror(errno));
     }
 }
@@ -222,7 +225,8 @@ static void *begin(void *index) {
     return roles[(long)index].run((long)index);
 }
 
-int main(void) {
+int main(int count, char **args) {
+    stoppable = count > 1 && strcmp(args[1], "stoppable") == 0;
     MUST(pipe(channel) == 0);
     struct sigaction action = {.sa_handler = on_usr1};
     sigaction(SIGUSR1, &action, NULL);

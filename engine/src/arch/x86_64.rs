@@ -6,4 +6,4 @@ mod registers;
 pub(crate) mod stub;
 
 pub(crate) use cave::{Context, MAGIC_ANY, cave};
-pub(crate) use registers::{Interrupted, RegisterFile, Timeout, may_wait};
+pub(crate) use registers::{Interrupted, RegisterFile, Timeout, may_wait, says_eintr_for_a_stop};

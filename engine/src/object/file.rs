@@ -142,7 +142,8 @@ impl Object for Regular {
 
     fn check(state: &State, with: &Check) -> Vec<Missing> {
         let mut missing = state.named.check(S_IFREG, *with, &NAMES);
-        let trusted = state.written || with.rolled_back || with.accept_changed;
+        let put_back = state.named.living().any(|path| with.is_put_back(path));
+        let trusted = state.written || put_back || with.accept_changed;
         let living = state.named.living().next().filter(|_| missing.is_empty() && !trusted);
         if let Some(path) = living.filter(|path| !state.is_still(path)) {
             missing.push(Missing { object: path.to_owned(), cause: CHANGED });

@@ -161,9 +161,9 @@ impl Named {
     }
 
     /// Names that lead nowhere now, or to something of another type.
-    pub(super) fn check(&self, kind: u32, with: Check, causes: &Causes) -> Vec<Missing> {
+    pub(super) fn check(&self, kind: u32, with: Check<'_>, causes: &Causes) -> Vec<Missing> {
         let there = |path: &str| lstat(path).is_ok_and(|stat| stat.st_mode & S_IFMT == kind);
-        let lost = self.living().filter(|path| !with.rolled_back && !there(path));
+        let lost = self.living().filter(|path| !with.is_put_back(path) && !there(path));
         lost.map(|path| Missing { object: path.to_owned(), cause: causes.missing }).collect()
     }
 

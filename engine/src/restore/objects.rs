@@ -12,9 +12,7 @@ use super::planting::Wanted;
 use crate::attribute::{ATTRIBUTES, Owner};
 use crate::error::{Error, Obstacle, Result};
 use crate::inventory::{FsId, Inventory, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
-use crate::object::{
-    Aimed, Build, Check, KINDS, Kind, Missing, named_regular_file, set_foreground,
-};
+use crate::object::{Aimed, Build, Check, KINDS, Kind, Missing, set_foreground};
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Caller, Makers, RemoteFd, Reply};
 use crate::restore::Options;
@@ -192,12 +190,10 @@ pub(super) fn kind(name: &str) -> Result<&'static Kind> {
 pub(super) fn check(inventory: &Inventory, options: &Options) -> Result<Vec<Obstacle>> {
     let paths = inventory.files.entries.iter().map(|entry| entry.path.as_slice());
     let kept: BTreeSet<_> = paths.collect();
+    let put_back = options.files_put_back.then_some(&kept);
+    let with = Check { accept_changed: options.accept_changed, put_back };
     let mut obstacles = Vec::new();
     for record in inventory.objects.values() {
-        let named = named_regular_file(record);
-        let rolled_back =
-            named.is_some_and(|(path, ..)| kept.contains(path.as_os_str().as_encoded_bytes()));
-        let with = Check { accept_changed: options.accept_changed, rolled_back };
         let missing = (kind(&record.kind)?.check)(&record.state, &with)?;
         let obstacle = |one: Missing| Obstacle { pid: None, object: one.object, cause: one.cause };
         obstacles.extend(missing.into_iter().map(obstacle));

@@ -314,6 +314,7 @@ fn options() -> Options {
         parentage: Parentage::Child,
         continue_clocks: false,
         accept_changed: true,
+        files_put_back: false,
         close_tcp: false,
         externals: Vec::new(),
         terminal: None,

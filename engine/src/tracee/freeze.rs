@@ -19,7 +19,7 @@ use super::reaper::Reaper;
 use super::refuse::{self, refused};
 use super::walkout::Walkout;
 use super::{Member, Task};
-use crate::arch::{Interrupted, RegisterFile, may_wait};
+use crate::arch::{Interrupted, RegisterFile, may_wait, says_eintr_for_a_stop};
 use crate::error::{Cause, Error, Result, kernel};
 use crate::fault;
 use crate::inventory::{Life, Pid, Tid};
@@ -41,6 +41,9 @@ const DENIALS: u32 = 50;
 const BUSY_TIMES: u32 = 10;
 /// So often nothing has happened: time to ask whether those we wait for are still ours.
 const LOOKS_IN_VAIN: u32 = 50;
+/// How many threads are waited for one by one, and for how many looks, of 0.3 us each.
+const MENDED_AT_ONCE: u32 = 64;
+const LOOKS_TO_MEND: u32 = 300;
 
 /// Who the roots are, asked anew in each round: orphans may become roots meanwhile.
 pub(super) type Roots<'a> = &'a mut dyn FnMut() -> Result<Vec<Pid>>;
@@ -60,6 +63,8 @@ pub(super) struct Freezer {
     denied: BTreeMap<Tid, u32>,
     /// Children of vfork(2) that we have seen born, with their makers.
     vforks: BTreeMap<Tid, Tid>,
+    /// How many have been waited for at once.
+    mended: u32,
     until: Instant,
     /// Whatever happens, no longer than this.
     at_most: Instant,
@@ -69,7 +74,7 @@ pub(super) struct Freezer {
 pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
     let (until, at_most) = (now() + within, now() + within * BUSY_TIMES);
     let (processes, zombies, tasks) = Default::default();
-    let (walkout, reaper, clocks, denied, vforks) = Default::default();
+    let (walkout, reaper, clocks, denied, vforks, mended) = Default::default();
     let mut freezer = Freezer {
         processes,
         zombies,
@@ -79,6 +84,7 @@ pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
         clocks,
         denied,
         vforks,
+        mended,
         until,
         at_most,
     };
@@ -164,19 +170,35 @@ impl Freezer {
     }
 
     fn attach(&mut self, pid: Pid, tid: Tid, alone: bool, asleep: Option<Asleep>) -> Result<bool> {
-        let of_process = self.tasks.iter().filter(|(_, task)| task.pid == pid);
-        let attached: Vec<_> = of_process.map(|(tid, _)| *tid).collect();
-        match self.reaper.during(attached, || ptrace::seize(tid.0, OPTIONS)) {
+        match self.reaper.during(pid, || ptrace::seize(tid.0, OPTIONS)) {
             Ok(()) => {
                 fault::point("freeze:attached");
+                self.reaper.attached(pid, tid);
                 self.tasks.insert(tid, Task { asleep, ..Task::running(pid) });
                 interrupt(tid)?;
+                if asleep.is_some_and(|sleep| says_eintr_for_a_stop(sleep.call)) {
+                    self.mend_at_once(tid)?;
+                }
                 Ok(true)
             }
             Err(Errno::ESRCH) => Ok(false),
             Err(Errno::EPERM) => self.not_attached(pid, tid, alone),
             Err(errno) => Err(Error::Kernel("ptrace(PTRACE_SEIZE)", errno)),
         }
+    }
+
+    /// Until its registers are mended, such a thread would see EINTR if we died: so that is not for long.
+    /// With many of them, all that waiting would only add to the pause.
+    fn mend_at_once(&mut self, tid: Tid) -> Result<()> {
+        if self.mended < MENDED_AT_ONCE {
+            self.mended += 1;
+            for _ in 0..LOOKS_TO_MEND {
+                if self.look(tid)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// EPERM has many meanings.
@@ -195,6 +217,7 @@ impl Freezer {
         match Status::of(tid).number("TracerPid") {
             // A child that the kernel attached for us.
             Some(tracer) if tracer == nix::unistd::gettid().as_raw() => {
+                self.reaper.attached(pid, tid);
                 self.tasks.insert(tid, Task::running(pid));
                 interrupt(tid)?;
                 Ok(true)
@@ -346,6 +369,7 @@ impl Freezer {
         let Some(pid) = Status::of(tid).number("Tgid").map(Pid) else { return Ok(None) };
         let parent = Stat::of(tid).parent().filter(|parent| self.processes.contains_key(parent));
         self.add(pid, parent)?;
+        self.reaper.attached(pid, tid);
         self.tasks.entry(tid).or_insert(Task::running(pid));
         Ok(Some(tid))
     }

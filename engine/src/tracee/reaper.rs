@@ -3,59 +3,77 @@
 //! `PTRACE_SEIZE` waits for an exec(2) under way (`cred_guard_mutex`), which waits until all other
 //! threads of its process are reaped: by us, if we have attached to them. So while a seize takes long,
 //! a second OS thread reaps those that have ended. It takes exits only: a stop is for whoever attached.
+use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::inventory::Tid;
+use crate::inventory::{Pid, Tid};
 use crate::sys::wait;
 
 /// A seize that takes longer than this is waiting for somebody.
 const LONG: Duration = Duration::from_millis(2);
 
-/// Whose exits a seize might be waiting for; with the number of the seize.
-type Waiting = Arc<Mutex<(u64, Vec<Tid>)>>;
+/// What a seize might be waiting for.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// How often one has begun.
+    times: u64,
+    /// Of which process.
+    process: Option<Pid>,
+    /// Those that we have attached to.
+    attached: BTreeMap<Pid, Vec<Tid>>,
+}
 
 /// The second OS thread; it ends when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Reaper {
-    waiting: Waiting,
+    waiting: Arc<Mutex<Waiting>>,
     thread: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Reaper {
-    /// Runs `attach` while the dead among `attached` are reaped, if it takes long.
-    pub(super) fn during<T>(&mut self, attached: Vec<Tid>, attach: impl FnOnce() -> T) -> T {
-        if attached.is_empty() {
+    /// Runs `attach`, to a thread of `pid`, while the dead among those attached before are reaped, if it
+    /// takes long.
+    pub(super) fn during<T>(&mut self, pid: Pid, attach: impl FnOnce() -> T) -> T {
+        let mut waiting = lock(&self.waiting);
+        if !waiting.attached.contains_key(&pid) {
+            drop(waiting);
             return attach();
         }
+        (waiting.times, waiting.process) = (waiting.times + 1, Some(pid));
+        drop(waiting);
         let waiting = self.waiting.clone();
         self.thread.get_or_insert_with(|| {
             let (keep, end) = channel();
-            let waiting = waiting.clone();
             (keep, std::thread::spawn(move || reap(&waiting, &end)))
         });
-        announce(&waiting, attached);
         let result = attach();
-        announce(&waiting, Vec::new());
+        lock(&self.waiting).process = None;
         result
+    }
+
+    /// We are attached to this one.
+    pub(super) fn attached(&mut self, pid: Pid, tid: Tid) {
+        lock(&self.waiting).attached.entry(pid).or_default().push(tid);
     }
 }
 
-fn announce(waiting: &Waiting, attached: Vec<Tid>) {
-    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    *waiting = (waiting.0 + 1, attached);
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn reap(waiting: &Waiting, end: &std::sync::mpsc::Receiver<()>) {
+fn reap(waiting: &Mutex<Waiting>, end: &std::sync::mpsc::Receiver<()>) {
     let mut seen_before = 0;
     while end.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
-        let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.0 == seen_before {
-            waiting.1.iter().for_each(|tid| wait::reap(tid.0));
+        let waiting = lock(waiting);
+        if waiting.times == seen_before
+            && let Some(attached) = waiting.process.and_then(|pid| waiting.attached.get(&pid))
+        {
+            attached.iter().for_each(|tid| wait::reap(tid.0));
         }
-        seen_before = waiting.0;
+        seen_before = waiting.times;
     }
 }
 

@@ -94,6 +94,7 @@ pub fn undump(how: Undump, tell: Tell<'_>) -> Result<Brought> {
         parentage: if how.detach { Parentage::Sibling } else { Parentage::Child },
         continue_clocks: false,
         accept_changed: how.accept_changed,
+        files_put_back: !how.keep_files,
         close_tcp: how.close_tcp,
         externals: Vec::new(),
         terminal: how.terminal,

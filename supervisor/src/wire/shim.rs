@@ -274,6 +274,7 @@ impl Fault {
     /// A failure, with its causes.
     #[must_use]
     pub fn of(error: &crate::Error) -> Self {
+        use engine::error::Error::Refused;
         if let crate::Error::Told(fault) = error {
             return fault.as_ref().clone();
         }
@@ -284,7 +285,8 @@ impl Fault {
             cause = next.source();
         }
         let obstacles = match error {
-            crate::Error::Engine(engine::error::Error::Refused(all)) => {
+            crate::Error::Engine(Refused(all))
+            | crate::Error::AfterRollBack { cause: Refused(all), .. } => {
                 all.iter().map(Obstacle::of).collect()
             }
             _ => Vec::new(),

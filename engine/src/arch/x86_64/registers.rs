@@ -204,7 +204,7 @@ impl From<RegisterFile> for Registers {
 /// Calls that answer EINTR when a tracer or job control merely stopped the thread, and that may be
 /// made again without harm: they have done nothing yet. With socket calls it is those under
 /// `SO_RCVTIMEO` or `SO_SNDTIMEO`, with read(2) also inotify(7).
-fn says_eintr_for_a_stop(call: i64) -> bool {
+pub(crate) fn says_eintr_for_a_stop(call: i64) -> bool {
     [
         libc::SYS_epoll_wait,
         libc::SYS_epoll_pwait,

@@ -1,0 +1,70 @@
+//! Who is refused a restore finds everything as it was: nothing is started, and no file has been put back.
+
+use std::fs;
+
+use tests::{Lab, Program, trial};
+
+/// Writes lines into `work/log`, and is saved after the first.
+fn writer(lab: &Lab) -> Program {
+    fs::create_dir(lab.path("work")).unwrap();
+    fs::copy("/bin/bash", lab.path("shell")).unwrap();
+    let script = "exec 7>work/log; echo first >&7; echo READY; while :; do sleep 0.1; done";
+    let shell = lab.path("shell");
+    lab.start(&[shell.to_str().unwrap(), "-c", script])
+}
+
+fn dump(lab: &Lab, program: &Program) {
+    let pid = program.pid().to_string();
+    let args = ["dump", "--leave-running", "--freeze-timeout", "20s", "--pid", &pid, "--images"];
+    lab.snapd().call(&[&args[..], &["images"]].concat()).ok();
+}
+
+/// What came after the snapshot stays, and nothing is put aside.
+fn undone_is_nothing(lab: &Lab) {
+    assert_eq!(fs::read_to_string(lab.path("work/log")).unwrap(), "first\nlater\n");
+    assert!(!lab.path("images/undone").exists(), "files were put back");
+}
+
+fn write_on(lab: &Lab) {
+    use std::io::Write;
+    let mut log = fs::File::options().append(true).open(lab.path("work/log")).unwrap();
+    log.write_all(b"later\n").unwrap();
+}
+
+trial!(
+    /// Files used to be put back before anything was checked, so a mistake cost what had been written.
+    a_taken_number_changes_no_file, 120, |lab| {
+    let program = writer(lab);
+    dump(lab, &program);
+    write_on(lab);
+    let refused = lab.snapd().call(&["undump", "--images", "images", "--detach"]).exits(5);
+    refused.says(&[&program.pid().to_string()]);
+    undone_is_nothing(lab);
+    assert!(program.is_alive());
+    lab.kill_everything();
+});
+
+trial!(a_changed_executable_changes_no_file, 120, |lab| {
+    let program = writer(lab);
+    dump(lab, &program);
+    write_on(lab);
+    lab.kill_everything();
+    fs::remove_file(lab.path("shell")).unwrap();
+    fs::copy("/bin/true", lab.path("shell")).unwrap();
+    let refused = lab.snapd().call(&["undump", "--images", "images", "--detach"]).exits(1);
+    refused.says(&["shell"]);
+    undone_is_nothing(lab);
+    assert!(lab.processes().is_empty());
+});
+
+trial!(
+    /// The same calls bring the file back where nothing is in the way.
+    otherwise_files_are_put_back, 120, |lab| {
+    let program = writer(lab);
+    dump(lab, &program);
+    write_on(lab);
+    lab.kill_everything();
+    lab.undump(&program, "images");
+    assert_eq!(fs::read_to_string(lab.path("work/log")).unwrap(), "first\n");
+    lab.kill_everything();
+});
