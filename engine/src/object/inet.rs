@@ -5,14 +5,15 @@
 //! Deliberately absent: datagrams that wait, for only their sender could send them again.
 mod multicast;
 mod reset;
+mod shutdown;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc::{
-    self, AF_INET, AF_INET6, FIONREAD, IPPROTO_TCP, POLLERR, POLLHUP, POLLIN, POLLRDHUP,
-    SO_ACCEPTCONN, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET,
+    self, AF_INET, AF_INET6, FIONREAD, IPPROTO_IP, IPPROTO_TCP, POLLERR, POLLIN, SO_ACCEPTCONN,
+    SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET,
 };
 
 use self::multicast::Membership;
@@ -31,6 +32,9 @@ pub(super) struct Inet;
 const WHOLE: End = End(0);
 /// `IPPROTO_MPTCP` of `include/uapi/linux/in.h`: listens like TCP.
 const IPPROTO_MPTCP: i32 = 262;
+
+/// `IP_FREEBIND`, and `IPV6_FREEBIND` of `include/uapi/linux/in6.h`.
+const FREEBIND: [(i32, i32); 2] = [(IPPROTO_IP, libc::IP_FREEBIND), (libc::IPPROTO_IPV6, 78)];
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct State {
@@ -52,14 +56,16 @@ pub(super) struct State {
     /// What a stream has been through.
     #[prost(enumeration = "Past", tag = "7")]
     past: i32,
-    #[prost(bool, tag = "8")]
-    shut_read: bool,
-    #[prost(bool, tag = "9")]
-    shut_both: bool,
+    /// Of datagrams: whether it reads (1) or writes (2) no more.
+    #[prost(uint32, tag = "8")]
+    shut: u32,
     #[prost(message, repeated, tag = "10")]
     opts: Vec<options::Value>,
     #[prost(message, repeated, tag = "11")]
     memberships: Vec<Membership>,
+    /// The host had its address no more, or never had it (`IP_FREEBIND`).
+    #[prost(bool, tag = "12")]
+    foreign: bool,
 }
 
 /// Of a stream that is not connected.
@@ -181,11 +187,13 @@ fn claim(seen: &Evidence, ours: fn(&Socket) -> bool) -> Option<Claim> {
 impl State {
     fn of(fd: BorrowedFd<'_>) -> Result<Self> {
         let number = |name| net::get_int(fd, SOL_SOCKET, name).map_err(kernel("getsockopt"));
+        let local = bound(net::name(fd).map_err(kernel("getsockname"))?);
         Ok(Self {
             family: number(libc::SO_DOMAIN)?,
             r#type: number(libc::SO_TYPE)?,
             proto: number(libc::SO_PROTOCOL)?,
-            local: bound(net::name(fd).map_err(kernel("getsockname"))?),
+            foreign: is_foreign(&local),
+            local,
             opts: options::collect(fd)?,
             ..Self::default()
         })
@@ -225,12 +233,14 @@ impl State {
 
     fn read_datagrams(&mut self, fd: BorrowedFd<'_>, with: &mut Collect<'_>) -> Result<()> {
         self.peer = bound(net::peer_name(fd).unwrap_or_default());
-        let sign = |sign| poll_now(fd, sign).map_err(kernel("poll"));
-        self.shut_both = sign(POLLHUP)?;
-        self.shut_read = !self.shut_both && sign(POLLRDHUP)?;
-        let waiting = net::count(fd, FIONREAD).map_err(kernel("ioctl"))?;
-        let shut = self.shut_both || self.shut_read;
-        if waiting > 0 || sign(POLLIN)? && !shut {
+        let shut = shutdown::of(fd, self.family, self.proto)?;
+        self.shut = shut.into();
+        let waiting = match net::count(fd, FIONREAD) {
+            Err(Errno::ENOTTY) => 0, // Ping sockets do not count.
+            waiting => waiting.map_err(kernel("ioctl"))?,
+        };
+        let readable = poll_now(fd, POLLIN).map_err(kernel("poll"))?;
+        if waiting > 0 || readable && shut & shutdown::READING == 0 {
             with.obstacle(&QUEUED);
         }
         let (memberships, exact) = multicast::collect(fd, self.family)?;
@@ -297,6 +307,10 @@ impl State {
         if !self.local.is_empty() && self.r#type != libc::SOCK_RAW || self.has_address() {
             let one = 1i32.to_ne_bytes();
             net::set(fd, SOL_SOCKET, SO_REUSEADDR, &one).map_err(kernel("setsockopt"))?;
+            if self.foreign {
+                let (level, name) = FREEBIND[usize::from(self.family == AF_INET6)];
+                net::set(fd, level, name, &one).map_err(kernel("setsockopt"))?;
+            }
             net::bind(fd, &self.local).map_err(kernel("bind"))?;
         }
         for membership in &self.memberships {
@@ -310,9 +324,11 @@ impl State {
             let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
             net::listen(fd, backlog).map_err(kernel("listen"))?;
         }
-        if self.shut_both || self.shut_read {
-            let how = if self.shut_both { libc::SHUT_RDWR } else { libc::SHUT_RD };
-            net::shutdown(fd, how).map_err(kernel("shutdown"))?;
+        if let Ok(how @ 1..=3) = i32::try_from(self.shut) {
+            match net::shutdown(fd, how - 1) {
+                Ok(()) | Err(Errno::ENOTCONN) => {} // It is shut all the same.
+                Err(errno) => return Err(Error::Kernel("shutdown", errno)),
+            }
         }
         Ok(made)
     }
@@ -321,6 +337,17 @@ impl State {
     fn has_address(&self) -> bool {
         parse(&self.local).is_some_and(|local| !local.ip().is_unspecified())
     }
+}
+
+/// Whether the host does not have this address.
+fn is_foreign(address: &[u8]) -> bool {
+    let Some(mut at) = parse(address).filter(|at| !at.ip().is_unspecified()) else { return false };
+    at.set_port(0);
+    let taken = std::net::UdpSocket::bind(at);
+    // An address of one link only is another matter.
+    let of_link = matches!(at, SocketAddr::V6(at) if at.ip().is_unicast_link_local());
+    let group = at.ip().is_multicast();
+    !of_link && !group && taken.is_err_and(|e| e.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
 /// Nothing, for a socket that has neither address nor port.

@@ -100,8 +100,37 @@ fn datagram_sockets_keep_name_peer_and_groups() {
     let (state, _) = again::<Inet>(socket.into());
     assert_eq!(state.memberships.len(), 1);
     let (_, _) = again::<Inet>(create(AF_INET6, libc::SOCK_DGRAM, 0).unwrap());
-    let (_, _) = again::<Inet>(create(AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP).unwrap());
+    let raw = create(AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP).unwrap();
+    net::set(raw.as_fd(), 255, 1, &5u32.to_ne_bytes()).unwrap(); // `ICMP_FILTER`
+    let (_, raw) = again::<Inet>(raw);
+    assert_eq!(net::get_int(raw.as_fd(), 255, 1), Ok(5));
     let (_, _) = again::<Inet>(create(AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE).unwrap());
+}
+
+/// That one does not write any more, poll(2) does not show.
+#[test]
+fn each_direction_is_shut_by_itself() {
+    for how in [libc::SHUT_RD, libc::SHUT_WR, libc::SHUT_RDWR] {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect("127.0.0.1:9").unwrap();
+        net::shutdown(socket.as_fd(), how).unwrap();
+        let (state, socket) = again::<Inet>(socket.into());
+        assert_eq!(state.shut, u32::try_from(how + 1).unwrap());
+        let sent = UdpSocket::from(socket).send(b"x");
+        assert_eq!(sent.is_err(), how != libc::SHUT_RD, "{sent:?}");
+    }
+}
+
+#[test]
+fn an_address_that_the_host_never_had_is_bound_again() {
+    let socket = create(AF_INET, libc::SOCK_DGRAM, 0).unwrap();
+    let number = |number: i32| number.to_ne_bytes();
+    net::set(socket.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &number(1)).unwrap();
+    net::bind(socket.as_fd(), &[2, 0, 0, 0, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    net::set(socket.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &number(0)).unwrap();
+    let (state, socket) = again::<Inet>(socket);
+    assert!(state.foreign);
+    assert_eq!(net::get_int(socket.as_fd(), IPPROTO_IP, libc::IP_FREEBIND), Ok(0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! One dump serves a whole checkpoint. It sees the network namespace of the asking process, which is
 //! the tree's. Kernel: `net/unix/diag.c`, `include/uapi/linux/{netlink,sock_diag,unix_diag}.h`.
-//! Deliberately absent: inet sockets, which getsockopt(2) tells enough of.
+//! Of inet sockets, getsockopt(2) tells almost enough: see [`dump`].
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -56,18 +56,12 @@ pub struct Sockets(BTreeMap<u64, UnixSocket>);
 impl Sockets {
     /// Asks the kernel for all.
     pub fn dump() -> Result<Self> {
-        let link = ask(NLM_F_DUMP, 0)?;
-        let (mut all, mut room) = (BTreeMap::new(), vec![0; ROOM]);
-        loop {
-            let len = receive(&link, &mut room)?;
-            let answer = parse(room.get(..len).unwrap_or_default()).ok_or_else(damaged)?;
-            all.extend(answer.sockets);
-            match answer.end {
-                None => {}
-                Some(0) => return Ok(Self(all)),
-                Some(errno) => return Err(Error::Kernel("sock_diag", Errno::from_raw(errno))),
-            }
-        }
+        let mut all = BTreeMap::new();
+        dump(&unix_request(0), &mut |body| {
+            all.extend([parse_socket(body)?]);
+            Some(())
+        })?;
+        Ok(Self(all))
     }
 
     /// One of them. A dump may miss one while strangers come and go: then it is asked for by name.
@@ -84,24 +78,42 @@ impl Sockets {
 
 fn one(inode: u64) -> Result<Option<UnixSocket>> {
     let Ok(number @ 1..) = u32::try_from(inode) else { return Ok(None) };
-    let link = ask(0, number)?;
+    let link = ask(0, &unix_request(number))?;
     let mut room = vec![0; ROOM];
     let len = receive(&link, &mut room)?;
     let answer = parse(room.get(..len).unwrap_or_default()).ok_or_else(damaged)?;
-    Ok(answer.sockets.into_iter().next().map(|(_, socket)| socket))
+    let socket = answer.bodies.first().map(|body| parse_socket(body).ok_or_else(damaged));
+    Ok(socket.transpose()?.map(|(_, socket)| socket))
+}
+
+/// Asks for all sockets that a request speaks of; `visit` gets what is told of each, and says whether
+/// it makes sense.
+pub(crate) fn dump(request: &[u8], visit: &mut dyn FnMut(&[u8]) -> Option<()>) -> Result<()> {
+    let link = ask(NLM_F_DUMP, request)?;
+    let mut room = vec![0; ROOM];
+    loop {
+        let len = receive(&link, &mut room)?;
+        let answer = parse(room.get(..len).unwrap_or_default()).ok_or_else(damaged)?;
+        answer.bodies.into_iter().try_for_each(&mut *visit).ok_or_else(damaged)?;
+        match answer.end {
+            None => {}
+            Some(0) => return Ok(()),
+            Some(errno) => return Err(Error::Kernel("sock_diag", Errno::from_raw(errno))),
+        }
+    }
 }
 
 fn damaged() -> Error {
     Error::Kernel("sock_diag", Errno::EBADMSG)
 }
 
-/// Sends a request for all, or for one, of any state.
-fn ask(flags: u16, inode: u32) -> Result<OwnedFd> {
+/// Sends a request for all, or for one.
+fn ask(flags: u16, body: &[u8]) -> Result<OwnedFd> {
     let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkSockDiag);
     let link = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
     let link = link.map_err(kernel("socket"))?;
     let to = NetlinkAddr::new(0, 0);
-    sendto(link.as_raw_fd(), &request(flags, inode), &to, MsgFlags::empty())
+    sendto(link.as_raw_fd(), &request(flags, body), &to, MsgFlags::empty())
         .map_err(kernel("sendto"))?;
     Ok(link)
 }
@@ -110,35 +122,41 @@ fn receive(link: &OwnedFd, room: &mut [u8]) -> Result<usize> {
     recv(link.as_raw_fd(), room, MsgFlags::empty()).map_err(kernel("recv"))
 }
 
-/// `struct nlmsghdr` with `struct unix_diag_req`: any state, any cookie.
-fn request(flags: u16, inode: u32) -> Vec<u8> {
+/// `struct unix_diag_req`: any state, any cookie.
+fn unix_request(inode: u32) -> Vec<u8> {
     let family = u32::from(AF_UNIX.cast_unsigned().to_le_bytes().first().copied().unwrap_or(0));
     let body = [family.to_le(), u32::MAX, inode, SHOW, u32::MAX, u32::MAX];
-    let len = u32::try_from(HEADER + size_of_val(&body)).unwrap_or(0);
+    body.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// `struct nlmsghdr` before a request.
+fn request(flags: u16, body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(HEADER + body.len()).unwrap_or(0);
     let mut bytes = len.to_ne_bytes().to_vec();
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     bytes.extend([0; 8]); // Sequence number and port: the one request of this socket.
-    bytes.extend(body.iter().flat_map(|word| word.to_ne_bytes()));
+    bytes.extend(body);
     bytes
 }
 
 /// One message of the kernel's.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Answer {
-    sockets: Vec<(u64, UnixSocket)>,
+struct Answer<'a> {
+    /// What it tells of each socket.
+    bodies: Vec<&'a [u8]>,
     /// The last one: 0, or an error.
     end: Option<i32>,
 }
 
 /// `None` if it is not what the headers say.
-fn parse(mut bytes: &[u8]) -> Option<Answer> {
+fn parse(mut bytes: &[u8]) -> Option<Answer<'_>> {
     let mut answer = Answer::default();
     while !bytes.is_empty() {
         let len = usize::try_from(word(bytes, 0)?).ok()?;
         let body = bytes.get(HEADER..len)?;
         match half(bytes, 4)? {
-            SOCK_DIAG_BY_FAMILY => answer.sockets.push(parse_socket(body)?),
+            SOCK_DIAG_BY_FAMILY => answer.bodies.push(body),
             NLMSG_DONE => answer.end = Some(0),
             NLMSG_ERROR => answer.end = Some(word(body, 0)?.cast_signed().checked_neg()?),
             _ => return None,
@@ -146,6 +164,17 @@ fn parse(mut bytes: &[u8]) -> Option<Answer> {
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(answer)
+}
+
+/// What follows a socket's own record: `struct nlattr`, each with its value.
+pub(crate) fn attributes(mut rest: &[u8]) -> Option<Vec<(u16, &[u8])>> {
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let len = usize::from(half(rest, 0)?);
+        all.push((half(rest, 2)?, rest.get(ATTRIBUTE..len)?));
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(all)
 }
 
 /// `struct unix_diag_msg` and its attributes. Unknown ones tell of something else.
@@ -156,11 +185,8 @@ fn parse_socket(body: &[u8]) -> Option<(u64, UnixSocket)> {
         listening: *body.get(2)? == LISTEN,
         ..Default::default()
     };
-    let mut rest = body.get(HEADER..)?;
-    while !rest.is_empty() {
-        let len = usize::from(half(rest, 0)?);
-        let value = rest.get(ATTRIBUTE..len)?;
-        match half(rest, 2)? {
+    for (attribute, value) in attributes(body.get(HEADER..)?)? {
+        match attribute {
             0 => socket.name = value.to_vec(),
             2 => socket.peer = Some(word(value, 0)?.into()),
             3 => socket.waiting = words(value),
@@ -168,7 +194,6 @@ fn parse_socket(body: &[u8]) -> Option<(u64, UnixSocket)> {
             6 => socket.shutdown = *value.first()?,
             _ => {}
         }
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     Some((word(body, 4)?.into(), socket))
 }
@@ -177,7 +202,7 @@ fn words(value: &[u8]) -> Vec<u64> {
     value.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word).into()).collect()
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|word| u32::from_ne_bytes(*word))
 }
 
@@ -217,11 +242,15 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_parsed_or_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            parse(&bytes);
+            let sound = |bytes: &[u8]| {
+                let answer = parse(bytes)?;
+                answer.bodies.into_iter().map(parse_socket).collect::<Option<Vec<_>>>()
+            };
+            sound(&bytes);
             if let Some(kind) = bytes.get_mut(4..6) { kind.copy_from_slice(&20u16.to_ne_bytes()); }
             let len = u32::try_from(bytes.len()).unwrap();
             if let Some(first) = bytes.get_mut(..4) { first.copy_from_slice(&len.to_ne_bytes()); }
-            if let Some(answer) = parse(&bytes) { prop_assert!(answer.sockets.len() <= 1); }
+            if let Some(sockets) = sound(&bytes) { prop_assert!(sockets.len() <= 1); }
         }
     }
 }

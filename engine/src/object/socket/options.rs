@@ -6,7 +6,9 @@
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
-use nix::libc::{self, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
+use nix::libc::{
+    self, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET,
+};
 
 use crate::error::{Error, Result, kernel};
 use crate::sys::net;
@@ -59,6 +61,12 @@ const UDP_NO_CHECK6_RX: i32 = 102;
 const UDP_ENCAP: i32 = 100;
 const UDP_SEGMENT: i32 = 103;
 const UDP_GRO: i32 = 104;
+
+// `include/uapi/linux/{icmp,in6,icmpv6}.h`, and `SOL_RAW` of `include/linux/socket.h`.
+const SOL_RAW: i32 = 255;
+const ICMP_FILTER: i32 = 1;
+const IPV6_CHECKSUM: i32 = 7;
+const ICMPV6_FILTER: i32 = 1;
 
 use How::{Filter, Half, Positive, Same};
 const INT: usize = 4;
@@ -139,6 +147,9 @@ const TABLE: &[Known] = &[
     Known("IP_MULTICAST_LOOP", IPPROTO_IP, libc::IP_MULTICAST_LOOP, INT, Same),
     Known("IP_MULTICAST_ALL", IPPROTO_IP, libc::IP_MULTICAST_ALL, INT, Same),
     Known("IP_UNICAST_IF", IPPROTO_IP, 50, INT, Same),
+    Known("ICMP_FILTER", SOL_RAW, ICMP_FILTER, INT, Same),
+    Known("IPV6_CHECKSUM", SOL_RAW, IPV6_CHECKSUM, INT, Same),
+    Known("ICMPV6_FILTER", IPPROTO_ICMPV6, ICMPV6_FILTER, 32, Same),
     Known("IPV6_V6ONLY", IPPROTO_IPV6, libc::IPV6_V6ONLY, INT, Same),
     Known("IPV6_UNICAST_HOPS", IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, INT, Same),
     Known("IPV6_MULTICAST_IF", IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, INT, Same),
