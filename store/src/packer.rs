@@ -160,6 +160,18 @@ impl Packer {
     }
 }
 
+/// Given up: only when no thread is at it any more is the pack let go, and its draft removed.
+impl Drop for Packer {
+    fn drop(&mut self) {
+        if let Some(Pool { batches, threads }) = self.pool.take() {
+            drop(batches);
+            for thread in threads {
+                drop(thread.join());
+            }
+        }
+    }
+}
+
 impl Pool {
     fn start(shared: &Arc<Shared>) -> Self {
         let (batches, waiting) = sync_channel::<Batch>(WAITING);
