@@ -15,6 +15,7 @@ use crate::wire::{
 
 /// How long a keeper may take to come up and answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(5);
 /// How often a request is sent again when its keeper dies.
 const TRIES: usize = 10;
 
@@ -152,18 +153,27 @@ pub(crate) fn done(answer: from_keeper::Of) -> Result<u64> {
     }
 }
 
-/// A workload that runs without a keeper gets one.
+/// A workload that runs without a keeper gets one. Returns once that takes requests.
 pub fn ensure_keeper(home: &Home, name: &str) -> Result<()> {
-    if !home.is_locked(name, "keeper")? {
-        let runs = home.is_locked(name, "lock")?;
-        let how = if runs { "--take-over" } else { "--recover" };
-        let mut keeper = detach(home, name, &[how], [Stdio::null(), Stdio::null(), Stdio::null()])?;
-        // Another one may have been faster.
-        let over = |keeper: &mut Child| matches!(keeper.try_wait(), Ok(Some(_)));
-        let nobody = || !home.is_locked(name, "keeper").unwrap_or(false);
-        return wait_for_keeper(home, name, &mut || over(&mut keeper) && nobody());
+    let (began, mut ours) = (now(), None);
+    while began.elapsed() < PATIENCE {
+        if home.connect(name, "control").is_ok() {
+            return Ok(());
+        }
+        let starting =
+            ours.as_mut().is_some_and(|keeper: &mut Child| matches!(keeper.try_wait(), Ok(None)));
+        // One that was killed may hold its lock for a moment still.
+        if !starting && !home.is_locked(name, "keeper")? {
+            if is_over(home, name)? {
+                return Err(Error::Ended(name.to_owned()));
+            }
+            let how = if home.is_locked(name, "lock")? { "--take-over" } else { "--recover" };
+            let nothing = [Stdio::null(), Stdio::null(), Stdio::null()];
+            ours = Some(detach(home, name, &[how], nothing)?);
+        }
+        std::thread::sleep(PAUSE);
     }
-    wait_for_keeper(home, name, &mut || !is_running(home, name).unwrap_or(true))
+    Err(Error::Busy(format!("the keeper of workload {name:?} does not answer")))
 }
 
 /// Starts `snapd __keeper` in a session of its own.
@@ -174,21 +184,6 @@ pub(crate) fn detach(home: &Home, name: &str, args: &[&str], streams: [Stdio; 3]
     keeper.stdin(input).stdout(output).stderr(error);
     std::os::unix::process::CommandExt::process_group(&mut keeper, 0);
     keeper.spawn().map_err(cannot("start a keeper"))
-}
-
-/// Until it takes requests.
-fn wait_for_keeper(home: &Home, name: &str, ended: &mut dyn FnMut() -> bool) -> Result<()> {
-    let began = now();
-    while began.elapsed() < PATIENCE {
-        if home.connect(name, "control").is_ok() {
-            return Ok(());
-        }
-        if ended() {
-            return Err(Error::Ended(name.to_owned()));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Err(Error::Busy(format!("the keeper of workload {name:?} does not answer")))
 }
 
 /// Where a workload's log is.

@@ -9,7 +9,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{F_UNLCK, F_WRLCK, flock};
 
 use crate::error::{Error, Result, cannot};
 
@@ -17,8 +18,12 @@ use crate::error::{Error, Result, cannot};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home(PathBuf);
 
-/// A lock that is held until dropped, or until its holder dies.
-pub type Lock = Flock<File>;
+/// A lock that is held until dropped, or until its holder dies: one of the open file (`F_OFD_SETLK`,
+/// fcntl(2)), because whether such a one is held can be asked without taking it.
+#[derive(Debug)]
+pub struct Lock {
+    _held: File,
+}
 
 impl Home {
     /// The directory, made if it is not there.
@@ -68,31 +73,33 @@ impl Home {
     /// Takes `DIR/run/NAME.SUFFIX` as a lock; `None` if somebody has it.
     pub fn try_lock(&self, name: &str, suffix: &str) -> Result<Option<Lock>> {
         let path = self.run(name, suffix);
-        let flags = OFlag::O_CLOEXEC.bits();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let open = options.custom_flags(flags).open(&path);
-        let file = open.map_err(cannot(format!("open {}", path.display())))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(lock)),
-            Err((_, Errno::EAGAIN)) => Ok(None),
-            Err((_, errno)) => Err(cannot(format!("lock {}", path.display()))(errno)),
+        let file = lock_file(&path)?;
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole())) {
+            Ok(_) => Ok(Some(Lock { _held: file })),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+            Err(errno) => Err(cannot(format!("lock {}", path.display()))(errno)),
         }
     }
 
     /// Waits for what only one may do in the whole directory.
     pub(crate) fn lock_all(&self) -> Result<Lock> {
         let path = self.0.join("run").join("lock");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let say = || format!("lock {}", path.display());
-        let file = options.open(&path).map_err(cannot(say()))?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| cannot(say())(errno))
+        let file = lock_file(&path)?;
+        let locked = fcntl(&file, FcntlArg::F_OFD_SETLKW(&whole()));
+        locked.map_err(cannot(format!("lock {}", path.display())))?;
+        Ok(Lock { _held: file })
     }
 
     /// Whether somebody holds this lock.
     pub fn is_locked(&self, name: &str, suffix: &str) -> Result<bool> {
-        Ok(self.run(name, suffix).exists() && self.try_lock(name, suffix)?.is_none())
+        let path = self.run(name, suffix);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let mut seen = whole();
+        let asked = fcntl(lock_file(&path)?, FcntlArg::F_OFD_GETLK(&mut seen));
+        asked.map_err(cannot(format!("look at {}", path.display())))?;
+        Ok(i32::from(seen.l_type) != F_UNLCK)
     }
 
     /// Connects to the socket `DIR/run/NAME.SUFFIX`.
@@ -122,33 +129,26 @@ impl Home {
     }
 }
 
-/// Refuses what is not a workload's name: `[a-z0-9][a-z0-9._-]{0,62}`.
+fn lock_file(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(cannot(format!("open {}", path.display())))
+}
+
+/// All of a file, for us alone.
+fn whole() -> flock {
+    let kind = i16::try_from(F_WRLCK).unwrap_or_default();
+    flock { l_type: kind, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+/// Refuses what is not a workload's name.
 pub fn check_name(name: &str) -> Result<()> {
-    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let good = (1..=63).contains(&name.len())
-        && name.starts_with(letter)
-        && name.chars().all(|c| letter(c) || "._-".contains(c));
-    if good {
-        return Ok(());
-    }
-    Err(Error::Refused(format!(
-        "{name:?} is no name for a workload: up to 63 of a-z 0-9 . _ -, the first a letter or digit"
-    )))
+    policies::name::check(name).map_err(|error| Error::Refused(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_what_the_command_line_says() {
-        for good in ["a", "0", "web-1.2_x", &"x".repeat(63)] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "-a", ".a", "A", "a b", "a/b", "a@1", "ä", &"x".repeat(64)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_socket_works_however_deep_the_directory() {

@@ -2,13 +2,17 @@
 //!
 //! `DIR/logs/NAME.input` holds the input at its own positions; what will not be needed again is
 //! punched out, so that positions stay and space does not. `NAME.input-end` says that there was an
-//! end.
+//! end. Bytes go from the pipe into the file in one step, by splice(2): whoever is killed has either
+//! left them in the pipe or kept them.
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, SpliceFFlags, fallocate, splice};
+use nix::unistd::read;
 
 /// Input kept.
 #[derive(Debug)]
@@ -43,6 +47,28 @@ impl Spool {
     #[must_use]
     pub fn ended(&self) -> bool {
         self.ended
+    }
+
+    /// Keeps some of what can be read from `origin` now; 0: that was all.
+    pub fn take(&mut self, origin: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        let Ok(mut at) = i64::try_from(self.end) else { return Err(Errno::EFBIG.into()) };
+        let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+        match splice(origin, None, &self.file, Some(&mut at), most, flags) {
+            // Not every file system can, and a socket cannot.
+            Err(Errno::EINVAL) => self.copy(origin, most),
+            Ok(len) => {
+                self.end += len as u64;
+                Ok(len)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn copy(&mut self, origin: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        let mut room = vec![0; most];
+        let len = read(origin, &mut room)?;
+        self.append(room.get(..len).unwrap_or_default())?;
+        Ok(len)
     }
 
     /// Keeps more.
@@ -97,5 +123,24 @@ mod tests {
         assert_eq!(again.read(0, &mut room).unwrap(), 4096);
         assert_eq!(room[0], 0);
         assert!(!Spool::open(&path, &mark, true).unwrap().ended());
+    }
+
+    #[test]
+    fn pipes_and_sockets_are_emptied_into_it() {
+        use std::io::Write;
+        use std::os::fd::AsFd;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mark) = (dir.path().join("input"), dir.path().join("end"));
+        let mut spool = Spool::open(&path, &mark, true).unwrap();
+        let (read, mut write) = io::pipe().unwrap();
+        let (one, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+        write.write_all(b"by pipe ").unwrap();
+        other.write_all(b"by socket").unwrap();
+        assert_eq!(spool.take(read.as_fd(), 3).unwrap(), 3);
+        assert_eq!(spool.take(read.as_fd(), 100).unwrap(), 5);
+        assert_eq!(spool.take(one.as_fd(), 100).unwrap(), 9);
+        drop(write);
+        assert_eq!(spool.take(read.as_fd(), 100).unwrap(), 0);
+        assert_eq!(std::fs::read(&path).unwrap(), b"by pipe by socket");
     }
 }

@@ -17,8 +17,8 @@ pub(super) struct Growing {
 }
 
 impl Growing {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), position: 0, rest: Vec::new() }
+    pub(super) fn new(path: &Path, position: u64) -> Self {
+        Self { path: path.to_owned(), position, rest: Vec::new() }
     }
 
     /// Reads what has come since. A file that is not there is empty.
@@ -68,7 +68,7 @@ mod tests {
     fn a_line_is_given_once_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
-        let mut growing = Growing::new(&path);
+        let mut growing = Growing::new(&path, 0);
         growing.read().unwrap();
         assert!(growing.lines().is_empty());
         let mut file = File::create(&path).unwrap();

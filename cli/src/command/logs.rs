@@ -46,11 +46,13 @@ impl Logs {
     pub(super) fn execute(self, context: &Context) -> Outcome {
         let home = context.home()?;
         Book::open(&home)?.entry(&self.name)?;
-        let mut file = Growing::new(&client::log_path(&home, &self.name));
+        let path = client::log_path(&home, &self.name);
+        let start = supervisor::log::start(&path).map_err(unreadable)?;
+        let mut file = Growing::new(&path, start);
         file.read().map_err(unreadable)?;
-        let all = apply(file.bytes());
-        let end = all.last().map_or(0, end_of);
-        file.take(end);
+        let all = apply(file.bytes(), start);
+        let end = all.last().map_or(start, end_of);
+        file.take(usize::try_from(end - start).unwrap_or(usize::MAX));
         let shown = all.into_iter().filter(|line| line.record.source.is_output());
         let shown = shown.filter(|line| self.all || !line.undone);
         let lines =
@@ -102,8 +104,8 @@ impl Logs {
     }
 }
 
-fn end_of(line: &Line) -> usize {
-    usize::try_from(line.position).unwrap_or(usize::MAX) + line.record.encode().len()
+fn end_of(line: &Line) -> u64 {
+    line.position + line.record.encode().len() as u64
 }
 
 /// Records are what came in one read; people want lines. What belongs to one line of one stream is

@@ -67,7 +67,7 @@ impl Shell {
         from: Option<Settled>,
         streams: &[std::os::fd::OwnedFd],
     ) -> Result<()> {
-        let link = Link::make(&self.charge, from, streams)?;
+        let mut link = Link::make(&self.charge, from, streams)?;
         if !self.charge.foreground {
             standard::let_go()?;
         }

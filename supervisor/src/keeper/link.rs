@@ -19,8 +19,8 @@ use super::standard::Held;
 use crate::error::{Error, Result, cannot};
 use crate::shim::CONNECTION;
 use crate::wire::{
-    Attach, Channel, Configure, Empty, Frames, FromShim, FromWorker, Settled, Status, ToShim,
-    ToWorker, VERSION, Work, from_shim, from_worker, to_shim, to_worker,
+    Attach, Channel, Configure, Empty, FromShim, FromWorker, Settled, Status, ToShim, ToWorker,
+    VERSION, Work, from_shim, from_worker, to_shim, to_worker,
 };
 
 /// A shim at the other end of a connection.
@@ -88,20 +88,22 @@ impl Link {
     }
 
     /// From now on reports what the shim says; and when it is gone, with all that lived in it.
-    pub(super) fn listen(&self, terminal: bool, heard: UnboundedSender<Heard>) -> Result<()> {
+    pub(super) fn listen(&mut self, terminal: bool, heard: UnboundedSender<Heard>) -> Result<()> {
         let (say, socket) = ("listen to the shim", self.channel.socket().try_clone());
         let socket = socket.map_err(cannot(say))?;
         socket.set_nonblocking(true).map_err(cannot(say))?;
         let mut socket = tokio::net::UnixStream::from_std(socket).map_err(cannot(say))?;
         self.send(to_shim::Of::Attach(Attach { terminal }))?;
         let shim = self.shim;
+        let mut frames = self.channel.take_frames();
         tokio::spawn(async move {
-            let (mut frames, mut room) = (Frames::default(), vec![0; 64 << 10]);
-            while let Ok(len @ 1..) = socket.read(&mut room).await {
-                frames.push(room.get(..len).unwrap_or_default());
+            let mut room = vec![0; 64 << 10];
+            loop {
                 while let Ok(Some(FromShim { of })) = frames.next::<FromShim>() {
                     drop(of.map(|of| heard.send(Heard::Shim(of))));
                 }
+                let Ok(len @ 1..) = socket.read(&mut room).await else { break };
+                frames.push(room.get(..len).unwrap_or_default());
             }
             // Its descriptors are closed before its namespace is cleared: wait for the latter.
             while is_alive(shim) {

@@ -18,15 +18,19 @@ pub enum Source {
     Undone,
     /// Ours: a run begins here.
     Begin,
+    /// Ours, and the first of all: what was here is gone, the log goes on at the position in the
+    /// bytes.
+    Cut,
 }
 
 impl Source {
-    const ALL: [(Self, u8); 5] = [
+    const ALL: [(Self, u8); 6] = [
         (Self::Output, 1),
         (Self::Error, 2),
         (Self::Terminal, 3),
         (Self::Undone, 16),
         (Self::Begin, 17),
+        (Self::Cut, 18),
     ];
 
     fn code(self) -> u8 {
@@ -56,6 +60,19 @@ impl Record {
     #[must_use]
     pub fn undone(position: u64, time: u64) -> Self {
         Self { source: Source::Undone, time, bytes: position.to_le_bytes().to_vec() }
+    }
+
+    /// A mark that the log goes on at `position`.
+    #[must_use]
+    pub fn cut(position: u64, time: u64) -> Self {
+        Self { source: Source::Cut, time, bytes: position.to_le_bytes().to_vec() }
+    }
+
+    /// Where the log goes on, if this is such a mark.
+    #[must_use]
+    pub fn goes_on_at(&self) -> Option<u64> {
+        let position = self.bytes.first_chunk::<8>()?;
+        (self.source == Source::Cut).then_some(u64::from_le_bytes(*position))
     }
 
     /// From where on things are undone, if this is such a mark.

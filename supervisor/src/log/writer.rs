@@ -1,17 +1,28 @@
 //! Appending. Only the shim does, which holds the workload's lock.
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::fcntl::{FallocateFlags, fallocate};
+
 use super::record::{HEAD, MAX, Record, Source};
+
+/// How much is kept, at most.
+const LIMIT: u64 = 64 << 20;
+/// What lies before this is not punched out: the mark that says where the log goes on.
+const BLOCK: u64 = 4096;
 
 /// A log being written.
 #[derive(Debug)]
 pub struct Writer {
     file: File,
+    /// The same, not only for appending.
+    head: File,
+    start: u64,
     position: u64,
+    limit: u64,
 }
 
 impl Writer {
@@ -19,11 +30,18 @@ impl Writer {
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
-        let position = whole(&file)?;
+        let start = super::start(path)?;
+        let position = whole(&file, start)?;
         if file.metadata()?.len() > position {
             file.set_len(position)?;
         }
-        Ok(Self { file, position })
+        let head = OpenOptions::new().write(true).open(path)?;
+        Ok(Self { file, head, start, position, limit: LIMIT })
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit(&mut self, limit: u64) {
+        self.limit = limit;
     }
 
     /// Length of the log.
@@ -63,13 +81,35 @@ impl Writer {
         }
         written?;
         self.position += bytes.len() as u64;
+        if self.position - self.start > self.limit {
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    /// Removes the older half.
+    fn cut(&mut self) -> io::Result<()> {
+        let (mut at, enough) = (self.start, self.position - self.limit / 2);
+        while at < enough {
+            let mut len = [0; 4];
+            self.file.read_exact_at(&mut len, at)?;
+            at += HEAD as u64 + u64::from(u32::from_le_bytes(len));
+        }
+        self.head.write_all_at(&Record::cut(at, now()).encode(), 0)?;
+        self.start = at;
+        let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        if let (Ok(from), Ok(len @ 1..)) = (BLOCK.try_into(), at.saturating_sub(BLOCK).try_into()) {
+            // Not every file system can: then it only looks shorter.
+            let _ = fallocate(&self.head, how, from, len);
+        }
         Ok(())
     }
 }
 
 /// Where the last whole record ends.
-fn whole(file: &File) -> io::Result<u64> {
-    let (mut file, mut position) = (BufReader::new(file), 0u64);
+fn whole(file: &File, start: u64) -> io::Result<u64> {
+    let (mut file, mut position) = (BufReader::new(file), start);
+    file.seek(SeekFrom::Start(start))?;
     let len = file.get_ref().metadata()?.len();
     let mut head = [0; HEAD];
     while file.read_exact(&mut head).is_ok() {

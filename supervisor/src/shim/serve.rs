@@ -1,5 +1,5 @@
 //! The loop: signals, connections, streams.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,6 +16,7 @@ use super::birth::Birth;
 use super::children::{Children, News};
 use super::clients::Client;
 use super::streams::{Port, Streams};
+use super::work::Order;
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
 use crate::home::{Home, Lock};
@@ -46,6 +47,7 @@ pub(super) struct Shim {
     listener: UnixListener,
     pub(super) clients: BTreeMap<u32, Client>,
     next_client: u32,
+    pub(super) orders: VecDeque<Order>,
     end: End,
 }
 
@@ -83,6 +85,7 @@ impl Shim {
             listener,
             clients: BTreeMap::new(),
             next_client: 0,
+            orders: VecDeque::new(),
             end: End::No,
         })
     }
@@ -154,7 +157,11 @@ impl Shim {
             match news {
                 News::FirstEnded(ended) => self.first_ended(ended),
                 News::FirstStopped(by) => self.announce(&from_shim::Of::Stopped(by)),
-                News::WorkerEnded(pid) => self.announce(&from_shim::Of::Worked(pid.as_raw())),
+                News::WorkerEnded(pid) => {
+                    self.announce(&from_shim::Of::Worked(pid.as_raw()));
+                    // Who ordered it finds its connection closed if this fails.
+                    let _ = self.next_order();
+                }
             }
         }
     }
@@ -177,7 +184,7 @@ impl Shim {
     fn perform(&mut self, from: u32, request: to_shim::Of) -> Result<()> {
         match request {
             to_shim::Of::Start(_) => self.start(from)?,
-            to_shim::Of::Work(work) => self.work(from, &work)?,
+            to_shim::Of::Work(work) => self.work(from, work)?,
             to_shim::Of::Signal(signal) => self.signal(signal)?,
             to_shim::Of::Attach(what) => {
                 let terminal = what.terminal;
@@ -224,6 +231,8 @@ impl Shim {
     fn hand_files(&mut self, to: u32) {
         let (keys, fds): (Vec<_>, Vec<_>) = self.streams.handed().unzip();
         if let Some(client) = self.clients.get_mut(&to) {
+            // What happens from now on is news that it must not miss.
+            client.attached = true;
             client.send_first(from_shim::Of::Streams(Names { keys }), &fds);
         }
         self.tell(to, from_shim::Of::Status(self.status()));

@@ -17,19 +17,35 @@ const TO_SHIM: i32 = 4;
 /// Its own program.
 const PROGRAM: i32 = 5;
 
+/// A worker that is to be started.
+pub(super) struct Order {
+    from: u32,
+    work: Work,
+    program: OwnedFd,
+    channel: OwnedFd,
+}
+
 impl Shim {
-    pub(super) fn work(&mut self, from: u32, work: &Work) -> Result<()> {
+    /// One at a time: the one before may have said that it is done, and not be gone yet.
+    pub(super) fn work(&mut self, from: u32, work: Work) -> Result<()> {
         let client = self.clients.get_mut(&from).ok_or(Error::Lost("keeper"))?;
         let (program, channel) = (client.passed.pop_front(), client.passed.pop_front());
         let (Some(program), Some(channel)) = (program, channel) else {
             return Err(Error::Lost("keeper"));
         };
+        self.orders.push_back(Order { from, work, program, channel });
+        self.next_order()
+    }
+
+    /// Starts the next worker, if there is to be one and none is at work.
+    pub(super) fn next_order(&mut self) -> Result<()> {
         if self.children.worker.is_some() {
-            return Err(Error::Busy("a worker is at this workload".to_owned()));
+            return Ok(());
         }
-        let externals = self.streams.externals(work.restore)?;
+        let Some(order) = self.orders.pop_front() else { return Ok(()) };
+        let externals = self.streams.externals(order.work.restore)?;
         let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
-        let pid = self.spawn_worker(work, &program, &channel, &theirs)?;
+        let pid = self.spawn_worker(&order, &theirs)?;
         self.children.work(pid);
         let worker = self.add_client(ours)?;
         let (keys, fds): (Vec<_>, Vec<_>) = externals.into_iter().unzip();
@@ -37,18 +53,13 @@ impl Shim {
         if let Some(worker) = self.clients.get_mut(&worker) {
             worker.send_first(from_shim::Of::Streams(Names { keys }), &fds);
         }
-        self.tell(from, from_shim::Of::Working(pid.as_raw()));
+        self.tell(order.from, from_shim::Of::Working(pid.as_raw()));
         Ok(())
     }
 
     /// With a pid from the top of the range, so that it is in nobody's way.
-    fn spawn_worker(
-        &self,
-        work: &Work,
-        program: &OwnedFd,
-        channel: &OwnedFd,
-        shim: &UnixStream,
-    ) -> Result<Pid> {
+    fn spawn_worker(&self, order: &Order, shim: &UnixStream) -> Result<Pid> {
+        let Order { work, program, channel, .. } = order;
         // By the number that it has in the worker: ours may be taken there by something else.
         let path = format!("/proc/self/fd/{PROGRAM}");
         let text = |bytes: Vec<u8>| CString::new(bytes).ok();

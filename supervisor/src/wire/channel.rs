@@ -72,6 +72,11 @@ impl Channel {
         self.passed.pop_front()
     }
 
+    /// What has come and was not yet received, for other ways of receiving.
+    pub fn take_frames(&mut self) -> Frames {
+        std::mem::take(&mut self.frames)
+    }
+
     /// The socket, for other ways of waiting.
     #[must_use]
     pub fn socket(&self) -> &UnixStream {

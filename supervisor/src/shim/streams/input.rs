@@ -3,8 +3,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine::spawn::waiting;
 use nix::errno::Errno;
+use nix::libc::{EAGAIN, EINTR};
 use nix::poll::PollFlags;
-use nix::unistd::{read, write};
+use nix::unistd::write;
 
 use super::WINDOW;
 use crate::spool::Spool;
@@ -42,18 +43,16 @@ impl Input {
 
     /// Called only when there is something: the original may be a blocking one.
     pub(super) fn take(&mut self) {
-        let mut room = vec![0; WINDOW / 2];
         let Some(origin) = &self.origin else { return };
-        let kept = match read(origin, &mut room) {
-            Ok(len @ 1..) => self.spool.append(room.get(..len).unwrap_or_default()),
-            Err(Errno::EAGAIN | Errno::EINTR) => return,
-            Ok(_) | Err(_) => {
+        match self.spool.take(origin.as_fd(), WINDOW / 2) {
+            Ok(1..) => {}
+            Err(error) if [EAGAIN, EINTR].contains(&error.raw_os_error().unwrap_or(0)) => {}
+            Ok(_) => {
                 self.origin = None;
-                self.spool.finish()
+                let _ = self.spool.finish();
             }
-        };
-        if kept.is_err() {
-            self.origin = None; // Not the end: what cannot be kept must not be lost either.
+            // Not the end: what cannot be kept must not be lost either.
+            Err(_) => self.origin = None,
         }
     }
 
