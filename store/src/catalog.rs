@@ -40,7 +40,7 @@ const SCHEMA: &str = "
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// SQLite does not wait by itself where it could wait for ever: going over to a write-ahead log
+/// `SQLite` does not wait by itself where it could wait for ever: going over to a write-ahead log
 /// while somebody else does, or goes back from it as the last one to leave.
 fn prepare(database: &Connection) -> rusqlite::Result<()> {
     for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {

@@ -109,13 +109,13 @@ fn adapt(definition: &mut Definition, options: &Restore) -> Result<()> {
 
 fn start(charge: Charge, detach: bool, json: bool) -> Result<Done> {
     if detach {
-        return detached(charge).map(Done::Detached);
+        return detached(&charge).map(Done::Detached);
     }
     keeper::run(Charge { foreground: true, json, ..charge }).map(Done::Ended)
 }
 
 /// Has a detached keeper do it, and waits until the workload runs.
-fn detached(charge: Charge) -> Result<Up> {
+fn detached(charge: &Charge) -> Result<Up> {
     let (home, name) = (&charge.home, &charge.definition.name);
     let began = now();
     let book = Book::open(home)?;

@@ -46,7 +46,8 @@ impl Shell {
         let path = self.charge.home.logs(&self.charge.definition.name, "names");
         let tracked = self.tracked();
         if tracked.is_empty() {
-            return Ok(drop(fs::remove_file(path)));
+            let _ = fs::remove_file(path);
+            return Ok(());
         }
         let names = engine::files::names(&tracked, &[self.charge.home.dir().to_owned()])?;
         let bytes: Vec<u8> = names

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(super) type Held = BTreeMap<u32, OwnedFd>;
 pub(super) fn own() -> Result<Vec<OwnedFd>> {
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let all = [input.as_fd(), output.as_fd(), error.as_fd()];
-    let copies: std::io::Result<Vec<_>> = all.iter().map(|fd| fd.try_clone_to_owned()).collect();
+    let copies: std::io::Result<Vec<_>> = all.iter().map(BorrowedFd::try_clone_to_owned).collect();
     copies.map_err(cannot("use the standard streams"))
 }
 

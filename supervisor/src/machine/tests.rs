@@ -150,10 +150,14 @@ fn a_last_snapshot_ends_it_whichever_news_comes_first() {
         let mut it = running(0, &[]);
         it.on(ask(), ms(1));
         let mut all = Vec::new();
-        all.extend(early.then(|| it.on(done.clone(), ms(2))).unwrap_or_default());
+        if early {
+            all.extend(it.on(done.clone(), ms(2)));
+        }
         all.extend(it.on(killed(9), ms(3)));
         all.extend(it.on(Event::Gone, ms(4)));
-        all.extend((!early).then(|| it.on(done.clone(), ms(5))).unwrap_or_default());
+        if !early {
+            all.extend(it.on(done.clone(), ms(5)));
+        }
         let exit = Action::Exit { code: 137 };
         assert!(all.contains(&Action::answer(1, Some(1))) && all.contains(&exit), "{all:?}");
     }
