@@ -25,7 +25,7 @@ pub use self::capture::{Capture, Captured, Selection};
 pub use self::fresh::{names, remove_born_since};
 pub use self::plan::{Action, plan};
 pub use self::record::{Entry, EntryKind, Files, Stamp};
-pub use self::rollback::{RollBack, Summary, roll_back};
+pub use self::rollback::{RollBack, Summary, roll_back, would_change};
 pub use self::undone::Undone;
 pub use self::writers::outside_writers;
 

@@ -54,7 +54,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// Going on would leave less free than the reserve: nothing was stored.
-    #[error("{} has {free} bytes free, and {reserve} are kept in reserve", path.display())]
+    #[error(
+        "no space left for {}: {free} bytes are free, and {reserve} are kept in reserve",
+        path.display()
+    )]
     Reserve {
         /// The store.
         path: PathBuf,

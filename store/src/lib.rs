@@ -24,6 +24,7 @@ mod packer;
 mod prune;
 mod reader;
 mod space;
+mod verify;
 mod writer;
 
 pub use self::api::{NewSnapshot, Options, StreamInfo};

@@ -5,7 +5,7 @@
 //! become one. It is safe to stop at any moment, and goes on beside readers and writers: a pack is
 //! removed only after what it still had is durable elsewhere, and nobody can refer to it
 //! ([`crate::epoch`]).
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::epoch::{self, Condemned};
 use crate::error::{Error, Result};
@@ -124,6 +124,9 @@ impl Store {
     /// Frees space; `None` if somebody else is at it. What writers may still refer to goes with a
     /// later call.
     pub fn prune(&self) -> Result<Option<Pruned>> {
+        if layout::listed(&self.packs())?.is_empty() {
+            return Ok(Some(Pruned::default()));
+        }
         let Some(_pruner) = epoch::pruner(self)? else { return Ok(None) };
         let mut pruned = Pruned::default();
         let mut condemned = Condemned::read(self)?;
@@ -321,17 +324,6 @@ impl Store {
     fn is_orphan(&self, name: &str) -> bool {
         let stem = name.strip_suffix(".index").or_else(|| name.strip_suffix(".damaged"));
         stem.is_some_and(|stem| !self.packs().join(format!("{stem}.pack")).exists())
-    }
-
-    /// What a dead writer left: for a store that is never pruned otherwise.
-    pub fn tidy(&self) -> Result<()> {
-        let drafts: Vec<PathBuf> =
-            self.rubbish()?.iter().map(|name| self.packs().join(name)).collect();
-        if drafts.is_empty() {
-            return Ok(());
-        }
-        let Some(_nobody) = epoch::alone(self)? else { return Ok(()) };
-        drafts.iter().try_for_each(|path| self.medium().remove(path))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::api::StreamInfo;
 use crate::chunk::{LARGEST, Name};
 use crate::error::{Error, Result};
 use crate::facts::Snapshot;
-use crate::index::{Index, Names};
+use crate::index::Index;
 use crate::layout::{Lock, Store};
 use crate::line::Line;
 use crate::manifest::{Leaf, Manifest};
@@ -204,13 +204,18 @@ impl Reader {
         })
     }
 
-    fn index(&self) -> Arc<Index> {
+    pub(crate) fn index(&self) -> Arc<Index> {
         Arc::clone(&self.index.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Names of all leaves.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.manifest.streams.iter().flat_map(|stream| &stream.leaves)
     }
 
     /// Appends a chunk's bytes to `into`. What is not where it was, or is damaged there, may be
     /// whole elsewhere: pruning moves chunks, and later snapshots store damaged ones again.
-    fn chunk(&self, name: &Name, room: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn chunk(&self, name: &Name, room: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
         let before = into.len();
         let Err(error) = self.index().read_to(name, room, into) else { return Ok(()) };
         if !error.is_damage() {
@@ -227,7 +232,7 @@ impl Reader {
         Ok(all)
     }
 
-    fn spoilt(&self, name: &Name, index: &Index, error: Error) -> Error {
+    pub(crate) fn spoilt(&self, name: &Name, index: &Index, error: Error) -> Error {
         if let (Error::Damaged { .. }, Some((path, _))) = (&error, index.place(name)) {
             distrust(&self.store, path);
         }
@@ -252,7 +257,7 @@ impl Reader {
         Ok(all)
     }
 
-    fn leaf(&self, name: &[u8]) -> Result<(Name, Entries)> {
+    pub(crate) fn leaf(&self, name: &[u8]) -> Result<(Name, Entries)> {
         let path = self.store.manifest(&self.manifest.workload, self.manifest.seq);
         let damaged = |why| self.of_this(Error::damaged(&path, 0, why));
         let name = Name(name.try_into().map_err(|_| damaged("a name is not 32 bytes"))?);
@@ -278,27 +283,6 @@ impl Reader {
             if from < to {
                 let part = bytes.get(within(*at, from)..within(*at, to));
                 visit(from, part.unwrap_or_default())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads everything, and compares each chunk with its name.
-    pub fn verify(&self) -> Result<()> {
-        let mut seen = Names::default();
-        let (mut room, mut bytes) = (Vec::new(), Vec::new());
-        for leaf in self.manifest.streams.iter().flat_map(|stream| &stream.leaves) {
-            let (leaf, entries) = self.leaf(leaf)?;
-            let chunks = entries.into_iter().map(|(_, name)| name);
-            for name in std::iter::once(leaf).chain(chunks).filter(|name| seen.insert(*name)) {
-                bytes.clear();
-                self.chunk(&name, &mut room, &mut bytes)?;
-                if Name::of(&bytes) != name {
-                    let index = self.index();
-                    let (path, at) = index.place(&name).unwrap_or((self.store.dir(), 0));
-                    let error = Error::damaged(path, at, "a chunk is not what its name says");
-                    return Err(self.spoilt(&name, &index, error));
-                }
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
 use engine::external::External;
-use engine::files::{RollBack, Summary, remove_born_since, roll_back};
+use engine::files::{RollBack, Summary, remove_born_since, roll_back, would_change};
 use engine::image::ImageSource;
 use engine::inventory::Pid;
 use engine::restore::{Options, Parentage, prepare};
@@ -96,6 +96,10 @@ fn bring_back(
     // Whoever is refused shall find their files as they are.
     prepare(&inventory, options)?;
     if let Some(how) = files {
+        if would_change(&inventory.files, how)? {
+            // Nothing is changed for a snapshot that turns out to be damaged in the middle.
+            source.check()?;
+        }
         let summary = roll_back(&inventory.files, source, how)?;
         notes.extend(told(&summary));
         undone = summary.undone;

@@ -44,6 +44,12 @@ pub struct Summary {
     pub undone: Option<PathBuf>,
 }
 
+/// Whether rolling back would change anything.
+pub fn would_change(files: &Files, how: &RollBack) -> Result<bool> {
+    let now = look_at(files, how)?;
+    Ok(plan(files, &now).iter().any(|action| !how.held.contains(action.path())))
+}
+
 /// Puts the files of a snapshot back.
 pub fn roll_back(files: &Files, image: &dyn ImageSource, how: &RollBack) -> Result<Summary> {
     let now = look_at(files, how)?;

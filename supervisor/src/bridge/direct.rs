@@ -10,7 +10,7 @@ use prost::Message;
 use store::{Store, Trigger};
 
 use super::image::{Sink, Source};
-use super::take::{Plan, perform};
+use super::take::{Plan, perform, watch};
 use super::{Kept, Tell, bring_back};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
@@ -59,7 +59,11 @@ pub struct Undump {
 pub fn dump(how: &Dump, tell: Tell<'_>) -> Result<Taken> {
     engine::fault::arm_from_environment();
     check_target(how.pid)?;
-    let store = Store::create(&how.images, image_options())?;
+    let store = Store::watched(&how.images, image_options(), watch())?;
+    if let Err(error) = store.prune() {
+        // What an earlier dump left that was killed.
+        tracing::debug!(%error, "nothing was freed");
+    }
     let roots = [Pid(how.pid)];
     let spared = how.images.canonicalize().map_err(cannot("find the image's directory"))?;
     let plan = Plan {

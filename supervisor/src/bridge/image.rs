@@ -87,6 +87,13 @@ impl<'a> Source<'a> {
     }
 }
 
+impl Source<'_> {
+    /// Finds damage before anything depends on there being none.
+    pub(super) fn check(&self) -> store::Result<()> {
+        self.reader.check()
+    }
+}
+
 /// The records of a snapshot alone.
 pub(super) fn inventory(reader: &Reader) -> io::Result<Inventory> {
     let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);

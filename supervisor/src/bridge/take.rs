@@ -3,6 +3,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -11,7 +12,7 @@ use engine::files::{Capture, Files, Selection, of_inventory, of_running};
 use engine::inventory::{Inventory, Pid};
 use engine::session::{self, Frozen};
 use prost::Message;
-use store::{Meta, NewSnapshot, Store, Tracker, Trigger};
+use store::{Meta, NewSnapshot, Store, Tracker, Trigger, Watch};
 
 use super::Kept;
 use super::image::{Sink, inventory};
@@ -45,7 +46,7 @@ pub fn checkpoint(
     tell: Tell<'_>,
 ) -> Result<Taken> {
     let what = &take.definition;
-    let store = Store::create(home.dir(), store::Options::default())?;
+    let store = Store::watched(home.dir(), store::Options::default(), watch())?;
     let path = |bytes: &Vec<u8>| PathBuf::from(OsStr::from_bytes(bytes));
     let plan = Plan {
         store: &store,
@@ -70,6 +71,14 @@ pub fn checkpoint(
         Ok(Some(settled))
     };
     perform(&plan, externals, &mut note, tell)
+}
+
+/// Each step of the store is a point where suites can make us die.
+pub(super) fn watch() -> Watch {
+    Arc::new(|step, _| {
+        engine::fault::point(step);
+        Ok(())
+    })
 }
 
 pub(super) fn perform(

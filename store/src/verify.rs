@@ -1,0 +1,78 @@
+//! Looking whether a snapshot is whole.
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::chunk::Name;
+use crate::error::{Error, Result};
+use crate::index::Names;
+use crate::reader::Reader;
+
+/// How many threads read.
+const THREADS: usize = 2;
+/// How many chunks a thread takes at once.
+const SOME: usize = 64;
+
+impl Reader {
+    /// Reads everything, and compares each chunk with its name.
+    pub fn verify(&self) -> Result<()> {
+        self.each(&|name, room, bytes| {
+            self.chunk(name, room, bytes)?;
+            if Name::of(bytes) == *name {
+                return Ok(());
+            }
+            let index = self.index();
+            let (path, at) = index.place(name).unwrap_or((std::path::Path::new("packs"), 0));
+            let error = Error::damaged(path, at, "a chunk is not what its name says");
+            Err(self.spoilt(name, &index, error))
+        })
+    }
+
+    /// Reads everything, and compares checksums: as much as reading it for a restore would find, in
+    /// less time. For whoever must not begin what cannot be finished.
+    pub fn check(&self) -> Result<()> {
+        self.each(&|name, room, bytes| match self.index().stored(name, room) {
+            Ok(_) => Ok(()),
+            Err(_) => self.chunk(name, room, bytes), // It may be whole elsewhere.
+        })
+    }
+
+    fn each(&self, look: Look<'_>) -> Result<()> {
+        let mut all = Names::default();
+        for leaf in self.leaves() {
+            let (leaf, entries) = self.leaf(leaf)?;
+            all.insert(leaf);
+            all.extend(entries.into_iter().map(|(_, name)| name));
+        }
+        let index = self.index();
+        let mut all: Vec<Name> = all.into_iter().collect();
+        // In the order in which they lie.
+        all.sort_by_cached_key(|name| index.chunks.get(name).map(|one| (one.pack, one.at)));
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let (mut room, mut bytes) = (Vec::new(), Vec::new());
+            while !stop.load(Ordering::Relaxed) {
+                let Some(some) = all.chunks(SOME).nth(next.fetch_add(1, Ordering::Relaxed)) else {
+                    break;
+                };
+                for name in some {
+                    bytes.clear();
+                    if let Err(error) = look(name, &mut room, &mut bytes) {
+                        stop.store(true, Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(())
+        };
+        if all.len() <= SOME {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+            let ended = |_| Error::Misuse { what: "a reading thread ended".into() };
+            threads.into_iter().try_for_each(|thread| thread.join().map_err(ended)?)
+        })
+    }
+}
+
+/// What is done with a chunk; room for its stored form, and for its bytes.
+type Look<'a> = &'a (dyn Fn(&Name, &mut Vec<u8>, &mut Vec<u8>) -> Result<()> + Sync);
