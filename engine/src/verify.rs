@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 
 pub(crate) use self::digest::Digests;
+use nix::libc::PROT_WRITE;
+
 use crate::attribute::{self, Owner};
 use crate::error::{Cause, Obstacle};
 use crate::inventory::{Backing, Inventory, ObjectRecord, Pid, Process, Space, Thread, Vma};
@@ -158,9 +160,13 @@ impl List {
 fn joined(vmas: &[Vma]) -> Vec<Vma> {
     let mut all: Vec<Vma> = Vec::new();
     for vma in vmas {
+        let mut vma = vma.clone();
+        // Of an area that is not writable any more the kernel accounts for a page or not, by whether
+        // any of its neighbours of the time was touched (`mprotect_fixup` in `mm/mprotect.c`).
+        vma.flags.retain(|flag| flag != "ac" || vma.prot & PROT_WRITE != 0);
         match all.last_mut() {
-            Some(last) if follows(last, vma) => last.end = vma.end,
-            _ => all.push(vma.clone()),
+            Some(last) if follows(last, &vma) => last.end = vma.end,
+            _ => all.push(vma),
         }
     }
     all
