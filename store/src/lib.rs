@@ -23,6 +23,7 @@ mod pack;
 mod packer;
 mod prune;
 mod reader;
+mod share;
 mod space;
 mod verify;
 mod writer;

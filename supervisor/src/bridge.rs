@@ -10,6 +10,7 @@ mod image;
 mod keep;
 mod progress;
 mod take;
+mod terminal;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};

@@ -357,3 +357,34 @@ trial!(images_directly, 60, |lab| {
     assert_eq!(fs::read_to_string(lab.path("pid")).unwrap(), format!("{pid}\n"));
     program.check();
 });
+
+trial!(
+    /// What the parent has is not stored again; and the image does not need it.
+    a_parent_shares_what_is_the_same, 120, |lab| {
+    let program = lab.start_subject("memory.c", &["32"]);
+    let pid = program.pid().to_string();
+    let snapd = lab.snapd();
+    let first = ["dump", "--json", "--leave-running", "--pid", &pid, "--images", "first"];
+    let first = snapd.call(&first).ok().json();
+    let second = ["dump", "--json", "--pid", &pid, "--images", "second", "--parent", "../first"];
+    let second = snapd.call(&second).ok().json();
+    assert_eq!(program.ending(), tests::Ending::Signal(9));
+    let stored = |image: &Value| image["stored_bytes"].as_u64().unwrap();
+    assert!(stored(&second) * 10 < stored(&first), "{second} after {first}");
+    assert_eq!(second["tracker"], "full");
+    fs::remove_dir_all(lab.path("first")).unwrap();
+    lab.undump(&program, "second");
+    program.check();
+});
+
+trial!(
+    /// A job of a shell, its terminal left out, goes on at another terminal.
+    a_job_changes_its_terminal, 60, |lab| {
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("subjects/job.py");
+    let mut python = Command::new("python3");
+    python.arg(script).arg(binary()).current_dir(lab.folder()).stdin(Stdio::null());
+    let output = python.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said.lines().last(), Some("OK"), "{said}");
+});

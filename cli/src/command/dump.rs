@@ -7,10 +7,11 @@ use supervisor::{bridge, query};
 
 use super::run::options::{Files, Tcp};
 use crate::context::Context;
-use crate::exit::{Failure, Outcome};
+use crate::exit::Outcome;
 use crate::interrupt;
 use crate::json;
 use crate::output::{print, print_json};
+use crate::progress::Progress;
 use crate::render::units::{millis, size};
 use crate::values;
 
@@ -33,7 +34,7 @@ pub(crate) struct Dump {
     /// Lets the tree run on
     #[arg(long)]
     leave_running: bool,
-    /// Shares what is the same with an image taken before
+    /// Does not store again what this image has; a relative path is tried inside --images first
     #[arg(long, value_name = "DIR")]
     parent: Option<PathBuf>,
     /// Whether the files that the tree is writing are part of the image
@@ -45,19 +46,13 @@ pub(crate) struct Dump {
     /// How long it may take until all of the tree stands still; else the dump is given up
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval, allow_hyphen_values = true)]
     freeze_timeout: Duration,
-    /// The tree's terminal is outside of it; `undump --shell-job` gives it another
+    /// Leaves out the terminal that it has from its shell; `undump --shell-job` gives it another
     #[arg(long, short = 'j')]
     shell_job: bool,
 }
 
 impl Dump {
     pub(super) fn execute(self, context: &Context) -> Outcome {
-        let refused = [(self.parent.is_some(), "--parent"), (self.shell_job, "--shell-job")];
-        if let Some((_, option)) = refused.iter().find(|(asked, _)| *asked) {
-            return Err(Failure::Usage(format!(
-                "{option} is not supported by this version of snapd"
-            )));
-        }
         interrupt::heed()?;
         let how = bridge::Dump {
             pid: self.pid,
@@ -66,8 +61,12 @@ impl Dump {
             keep_files: self.files == Files::Keep,
             close_tcp: self.tcp.closes()?,
             freeze_timeout: self.freeze_timeout,
+            parent: self.parent,
+            shell_job: self.shell_job,
         };
-        let taken = bridge::dump(&how, &mut |_| {})?;
+        let mut bar = Progress::new(context, "saving");
+        let taken = bridge::dump(&how, &mut |news| bar.tell(news.done, news.of))?;
+        drop(bar);
         let image = query::image(&self.images)?;
         if context.json {
             print_json(&json::Snapshot::of(&image))?;

@@ -8,8 +8,10 @@ use supervisor::bridge;
 use super::run::options::{Files, Tcp};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::interrupt;
 use crate::json;
 use crate::output::print_json;
+use crate::progress::Progress;
 
 /// Brings back a process tree that `snapd dump` saved
 ///
@@ -48,10 +50,6 @@ pub(crate) struct Undump {
 
 impl Undump {
     pub(super) fn execute(self, context: &Context) -> Outcome {
-        if self.shell_job {
-            let text = "--shell-job is not supported by this version of snapd";
-            return Err(Failure::Usage(text.into()));
-        }
         let began = Instant::now();
         let how = bridge::Undump {
             images: self.images.clone(),
@@ -59,10 +57,12 @@ impl Undump {
             keep_files: self.files == Files::Keep,
             close_tcp: self.tcp.closes()?,
             detach: self.detach,
-            terminal: None,
+            shell_job: self.shell_job,
             verify: self.verify,
         };
-        let brought = bridge::undump(how, &mut |_| {})?;
+        let mut bar = Progress::new(context, "restoring");
+        let brought = bridge::undump(&how, &mut |news| bar.tell(news.done, news.of))?;
+        drop(bar);
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         let pid = brought.first;
         if let Some(path) = &self.pidfile {
@@ -79,7 +79,11 @@ impl Undump {
         } else {
             brought.notes.iter().for_each(|note| context.note(note));
         }
-        if self.detach { Ok(0) } else { Ok(bridge::wait_for(pid)?) }
+        if self.detach {
+            return Ok(0);
+        }
+        interrupt::pass_on(pid)?;
+        Ok(bridge::wait_for(pid)?)
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::files::{RollBack, Selection};
+use engine::image::ImageSource;
 use engine::inventory::Pid;
 use engine::restore::{Options, Parentage};
 use prost::Message;
@@ -11,7 +12,7 @@ use store::{Store, Trigger};
 
 use super::image::{Sink, Source};
 use super::take::{Plan, perform, watch};
-use super::{Kept, Tell, bring_back};
+use super::{Kept, Tell, bring_back, terminal};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
 use crate::wire::{Brought, Taken};
@@ -34,6 +35,10 @@ pub struct Dump {
     pub close_tcp: bool,
     /// How long freezing may take.
     pub freeze_timeout: Duration,
+    /// `--parent`: an image whose bytes need not be stored again. Relative to `images`, or to us.
+    pub parent: Option<PathBuf>,
+    /// `--shell-job`: its terminal is no part of it.
+    pub shell_job: bool,
 }
 
 /// How to undump.
@@ -49,8 +54,8 @@ pub struct Undump {
     pub close_tcp: bool,
     /// Restored roots become our parent's children.
     pub detach: bool,
-    /// `--shell-job`.
-    pub terminal: Option<std::os::fd::OwnedFd>,
+    /// `--shell-job`: our terminal takes the place of the one that the image lacks.
+    pub shell_job: bool,
     /// `--verify`: looks whether all came back as it was, before it runs on.
     pub verify: bool,
 }
@@ -59,10 +64,14 @@ pub struct Undump {
 pub fn dump(how: &Dump, tell: Tell<'_>) -> Result<Taken> {
     engine::fault::arm_from_environment();
     check_target(how.pid)?;
+    let externals = if how.shell_job { terminal::of_process(how.pid)? } else { Vec::new() };
     let store = Store::watched(&how.images, image_options(), watch())?;
     if let Err(error) = store.prune() {
         // What an earlier dump left that was killed.
         tracing::debug!(%error, "nothing was freed");
+    }
+    if let Some(parent) = &how.parent {
+        store.share_packs_of(&parent_image(&how.images, parent)?)?;
     }
     let roots = [Pid(how.pid)];
     let spared = how.images.canonicalize().map_err(cannot("find the image's directory"))?;
@@ -84,24 +93,32 @@ pub fn dump(how: &Dump, tell: Tell<'_>) -> Result<Taken> {
         sink.definition(&kept.encode_to_vec());
         Ok(None)
     };
-    perform(&plan, Vec::new(), &mut note, tell)
+    perform(&plan, externals, &mut note, tell)
+}
+
+/// A relative one is tried against the images first, as CRIU's users write it.
+fn parent_image(images: &Path, parent: &Path) -> Result<Store> {
+    let beside = images.join(parent);
+    let dir = if beside.is_dir() { &beside } else { parent };
+    Ok(Store::open(dir, image_options())?)
 }
 
 /// Brings a dumped tree back.
-pub fn undump(how: Undump, tell: Tell<'_>) -> Result<Brought> {
+pub fn undump(how: &Undump, tell: Tell<'_>) -> Result<Brought> {
     engine::fault::arm_from_environment();
     let store = Store::open(&how.images, image_options())?;
     let newest = store.snapshots(Some(IMAGE))?.pop();
     let newest = newest.ok_or_else(|| no_image(&how.images))?;
     let source = Source::new(store.read(IMAGE, newest.seq)?, tell);
+    let inventory = source.inventory().map_err(engine::error::Error::Image)?;
     let options = Options {
         parentage: if how.detach { Parentage::Sibling } else { Parentage::Child },
         continue_clocks: false,
         accept_changed: how.accept_changed,
         files_put_back: !how.keep_files,
         close_tcp: how.close_tcp,
-        externals: Vec::new(),
-        terminal: how.terminal,
+        externals: terminal::for_image(&inventory, how.shell_job)?,
+        terminal: None,
     };
     let undone = how.images.join("undone").join(super::time_name());
     let files = RollBack { undone, spared: vec![how.images.clone()], ..RollBack::default() };
