@@ -236,7 +236,8 @@ impl<'a> Restorer<'a> {
         let mut batch = Batch::default();
         let args = [pid.0.into(), 0.into(), libc::__WALL.into(), 0.into()];
         batch.call("wait4", libc::SYS_wait4, args);
-        self.blanks.caller(Tid(maker.0))?.perform(&batch).map(drop)
+        self.blanks.caller(Tid(maker.0))?.perform(&batch)?;
+        self.forget_signal(maker, libc::SIGCHLD)
     }
 
     /// Nothing may be left. Threads first: a leader is not gone before those are reaped that we hold.

@@ -192,23 +192,23 @@ trial!(
     program.check();
 });
 
-trial!(
-    /// Until the gate opens nothing of the tree is left soon after; from then on all of it runs.
-    alone undump_at_every_step, 1200, |lab| {
-    let program = lab.start_subject("tree.c", &[]);
+/// Until the gate opens nothing of the tree is left soon after; from then on all of it runs. Those steps of
+/// which the subject has none are `absent`.
+fn undump_at_every_step(lab: &Lab, file: &str, absent: &[&str]) {
+    let program = lab.start_subject(file, &[]);
     let all = lab.processes().len();
     let images = image(lab);
     lab.dump(&program, &images);
     lab.kill_everything();
     let before = digest(&images);
-    let mut passed = Vec::new();
+    let mut not_passed = Vec::new();
     for point in fault::RESTORE {
-        for passing in [1, 3] {
+        for passing in [1, 3].into_iter().take(count(1, 2)) {
             let died = dies_at(lab, &["undump", "--images", &images, "--detach"], point, passing);
             let runs = all_or_nothing(lab, all, died);
             let open = !died || ["restore:gate-open", "restore:let-go"].contains(point);
             assert_eq!(runs, open, "{point}:{passing}, which it passed: {died}");
-            passed.extend((died && passing == 1).then_some(*point));
+            not_passed.extend((!died && passing == 1).then_some(*point));
             if runs {
                 program.check();
             }
@@ -216,9 +216,17 @@ trial!(
             assert_eq!(digest(&images), before, "the image has changed, at {point}:{passing}");
         }
     }
-    assert_eq!(passed, fault::RESTORE, "the subject does not pass every point");
+    assert_eq!(not_passed, absent, "steps that the subject does not have");
     lab.undump(&program, &images);
     program.check();
+}
+
+trial!(alone undump_of_a_tree_at_every_step, 1200, |lab| {
+    undump_at_every_step(lab, "tree.c", &["restore:bury", "restore:threads"]);
+});
+
+trial!(alone undump_of_the_leaderless_at_every_step, 1200, |lab| {
+    undump_at_every_step(lab, "leaderless.c", &["restore:end"]);
 });
 
 trial!(

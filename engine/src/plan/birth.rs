@@ -50,7 +50,8 @@ pub(super) fn births(
     steps: &mut Steps,
     obstacles: &mut Vec<Obstacle>,
 ) {
-    let mut births = Births { inventory, host, steps, obstacles, born: BTreeSet::new(), next: 0 };
+    let (born, led) = (BTreeSet::new(), BTreeMap::new());
+    let mut births = Births { inventory, host, steps, obstacles, born, next: 0, led };
     births.next = births.first_free();
     births.roots();
     births.groups();
@@ -93,6 +94,8 @@ struct Births<'a> {
     born: BTreeSet<Pid>,
     /// The next number for a ghost of no particular number.
     next: i32,
+    /// Sessions of dead leaders whose ghosts are some subreaper's children.
+    led: BTreeMap<i32, Pid>,
 }
 
 impl Births<'_> {
@@ -149,15 +152,14 @@ impl Births<'_> {
         let living = self.inventory.processes.get(&leader);
         let born_here = !self.born.contains(&leader) && living.is_none();
         if born_here {
-            self.ghost(leader, None);
-            self.step(Step::Session { pid: leader });
+            self.ghost_leader(leader, None, pids);
         }
         for &pid in pids {
             if living.is_none_or(|leader| leader.parent.is_none()) {
                 self.fork(pid, Some(leader), true, None);
             } else {
                 let ghost = self.ghost_number();
-                self.ghost(ghost, Some(leader));
+                self.ghost(ghost, Some(leader), 0);
                 self.fork(pid, Some(ghost), false, None);
                 self.step(Step::Bury { pid: ghost });
             }
@@ -167,7 +169,14 @@ impl Births<'_> {
         }
     }
 
-    fn ghost(&mut self, pid: Pid, maker: Option<Pid>) {
+    /// A session's leader that has died. Its siblings by `CLONE_PARENT` have its own exit signal.
+    fn ghost_leader(&mut self, leader: Pid, maker: Option<Pid>, siblings: &[Pid]) {
+        let first = siblings.first().and_then(|pid| self.inventory.processes.get(pid));
+        self.ghost(leader, maker, first.map_or(0, |process| process.exit_signal));
+        self.step(Step::Session { pid: leader });
+    }
+
+    fn ghost(&mut self, pid: Pid, maker: Option<Pid>, exit_signal: i32) {
         self.born.insert(pid);
         let birth = Birth {
             pid,
@@ -176,7 +185,7 @@ impl Births<'_> {
             shares_table: false,
             shares_space: false,
             shares_fs: false,
-            exit_signal: 0,
+            exit_signal,
         };
         self.step(Step::Fork(birth));
     }
@@ -228,7 +237,7 @@ impl Births<'_> {
         let inventory = self.inventory;
         let leads = process.session == pid.0;
         let children = inventory.processes.iter().filter(|(_, child)| child.parent == Some(pid));
-        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let (mut before, mut after, mut strays) = (Vec::new(), Vec::new(), Vec::new());
         for (&child, c) in children {
             let own = c.session == child.0;
             match (own || c.session == process.session, leads) {
@@ -236,7 +245,7 @@ impl Births<'_> {
                 (false, true) if self.inherited_session(pid) == Some(c.session) => {
                     before.push(child);
                 }
-                _ => self.stray(pid, child, c.session),
+                _ => strays.push((child, c.session)),
             }
         }
         let like = |child: &Pid| inherits(inventory, *child, process);
@@ -261,6 +270,7 @@ impl Births<'_> {
             self.step(map)
         }
         self.children(&late_copies, pid, Some(pid));
+        strays.into_iter().for_each(|(child, session)| self.stray(pid, child, session));
     }
 
     /// The leader's controlling terminal: its children have it by birth only.
@@ -295,6 +305,17 @@ impl Births<'_> {
         if self.host.taken.contains_key(&Pid(session)) || session == 0 {
             return self.fork(child, Some(parent), false, None);
         }
+        let leader = Pid(session);
+        if self.is_dead(session) && !self.born.contains(&leader) {
+            self.ghost_leader(leader, Some(parent), &[child]);
+            self.led.insert(session, parent);
+            self.steps.push((Stage::Identity, Step::Bury { pid: leader }));
+        }
+        let living = self.inventory.processes.get(&leader).and_then(|leader| leader.parent);
+        let sibling = living.or_else(|| self.led.get(&session).copied());
+        if sibling == Some(parent) && self.born.contains(&leader) {
+            return self.fork(child, Some(leader), true, None);
+        }
         let cause = Obstacle { pid: Some(child), object: "the process".into(), cause: SESSION };
         self.obstacles.push(cause);
     }
@@ -313,11 +334,12 @@ impl Births<'_> {
             if self.is_dead(group)
                 && let Some(&first) = pids.first()
             {
+                // The ghost of a session's leader leads its group already.
                 if !self.born.contains(&leader) {
-                    self.ghost(leader, Some(first));
+                    self.ghost(leader, Some(first), 0);
                     ghosts.push(leader);
+                    self.steps.push((Stage::Identity, Step::Group { pid: leader, group }));
                 }
-                self.steps.push((Stage::Identity, Step::Group { pid: leader, group }));
             } else if !inventory.processes.contains_key(&leader) {
                 continue; // Somebody outside has it: ours stay in the caller's group.
             }

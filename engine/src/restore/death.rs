@@ -50,7 +50,11 @@ impl Restorer<'_> {
         self.blanks.caller(tid(pid))?.post(&last)?;
         self.blanks.all.remove(&tid(pid));
         hold::until_zombie(pid.0);
-        self.forget_signal(pid)
+        let process = self.inventory.processes.get(&pid);
+        match process.and_then(|process| Some((process.parent?, process.exit_signal))) {
+            Some((parent, signal)) => self.forget_signal(parent, signal),
+            None => Ok(()),
+        }
     }
 
     /// What /proc tells of a zombie's owner is that of its credentials.
@@ -61,12 +65,8 @@ impl Restorer<'_> {
         self.attributes(owner, Stage::Credentials, &names)
     }
 
-    /// The parent has been told of the death once before.
-    fn forget_signal(&mut self, pid: Pid) -> Result<()> {
-        let process = self.inventory.processes.get(&pid);
-        let Some((parent, signal)) = process.and_then(|p| Some((p.parent?, p.exit_signal))) else {
-            return Ok(());
-        };
+    /// The parent has been told of the death once before, or should not be told at all.
+    pub(super) fn forget_signal(&mut self, parent: Pid, signal: i32) -> Result<()> {
         if !(1..=64).contains(&signal) {
             return Ok(());
         }

@@ -63,9 +63,7 @@ impl Restorer<'_> {
         for (pid, tids, _) in &living {
             self.stop_all(*pid, tids)?;
         }
-        for tid in living.iter().flat_map(|(_, tids, _)| tids) {
-            hold::spare(tid.0).map_err(kernel("ptrace"))?;
-        }
+        self.spare(&living)?;
         crate::fault::point("restore:gate-shut");
         if !self.blanks.area.open_gate() {
             return Err(Error::Kernel("futex", nix::errno::Errno::ETIMEDOUT));
@@ -109,6 +107,21 @@ impl Restorer<'_> {
         }
         tree.kill()?;
         Err(Error::Refused(obstacles))
+    }
+
+    /// From here on they outlive us. Those that run first: if we die they end at the gate, and end those that
+    /// are stopped. Where all are stopped, nobody could: they die with us until they are let go.
+    fn spare(&self, living: &[(Pid, Vec<Tid>, Life)]) -> Result<()> {
+        let of = |running: bool| {
+            living.iter().filter(move |(.., life)| (*life == Life::Running) == running)
+        };
+        let stopped: Vec<_> = of(false).map(|(pid, ..)| pid.0).collect();
+        self.blanks.area.stopped(&stopped).map_err(kernel("mmap"))?;
+        let last = if of(true).next().is_some() { Some(of(false)) } else { None };
+        for tid in of(true).chain(last.into_iter().flatten()).flat_map(|(_, tids, _)| tids) {
+            hold::spare(tid.0).map_err(kernel("ptrace"))?;
+        }
+        Ok(())
     }
 
     /// What has to be done while calls can still be made: our socket is closed.

@@ -83,6 +83,17 @@ impl Area {
         Ok(block)
     }
 
+    /// Who is stopped, and has to be ended by those at the gate if nobody goes.
+    pub(crate) fn stopped(&self, pids: &[i32]) -> Result<()> {
+        let count = u32::try_from(pids.len()).map_err(|_| Errno::E2BIG)?;
+        let words = pids.iter().flat_map(|pid| pid.to_ne_bytes());
+        let bytes: Vec<u8> = count.to_ne_bytes().into_iter().chain(words).collect();
+        if blank::STOPPED + bytes.len() > HEAD - PAGE {
+            return Err(Errno::E2BIG);
+        }
+        self.write(PAGE + blank::STOPPED, &bytes)
+    }
+
     /// Opens the gate, unless somebody has given up waiting there.
     pub(crate) fn open_gate(&self) -> bool {
         let gate = self.word(PAGE);

@@ -211,7 +211,7 @@ impl Freezer {
             if !alone {
                 return self.denied(pid, tid, refuse::LEADER_GONE);
             }
-            self.zombies.insert(pid, stat.exit_code());
+            self.zombies.insert(pid, Stat::of_process(pid).exit_code());
             return Ok(true);
         }
         match Status::of(tid).number("TracerPid") {

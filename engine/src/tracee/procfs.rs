@@ -30,24 +30,29 @@ pub(super) fn children(pid: Pid, tid: Tid) -> Vec<Pid> {
     text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).map(Pid).collect()
 }
 
-/// `/proc/TID/stat`, by field.
+/// A stat file of /proc, by field.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stat(Vec<String>);
+pub(super) struct Stat(String);
 
 impl Stat {
-    /// Of a process or thread; a dead one has no fields.
+    /// Of a process as a whole, with the status that its parent will be told.
+    pub(super) fn of_process(pid: Pid) -> Self {
+        Self::parse(&read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
+    }
+
+    /// Of a thread; a dead one has no fields. Not `/proc/TID/stat`: that sums up all threads of its process,
+    /// so that asking for each of a thousand took longer than all else.
     pub(super) fn of(tid: Tid) -> Self {
-        let text = read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
+        let text = read_to_string(format!("/proc/{tid}/task/{tid}/stat")).unwrap_or_default();
         Self::parse(&text)
     }
 
     fn parse(text: &str) -> Self {
-        let behind_name = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        Self(behind_name.split_ascii_whitespace().map(str::to_owned).collect())
+        Self(text.rsplit_once(") ").map_or("", |(_, rest)| rest).to_owned())
     }
 
     fn field(&self, number: usize) -> Option<&str> {
-        self.0.get(number - STATE).map(String::as_str)
+        self.0.split_ascii_whitespace().nth(number - STATE)
     }
 
     fn number<T: std::str::FromStr>(&self, number: usize) -> Option<T> {

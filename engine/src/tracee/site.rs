@@ -127,8 +127,8 @@ pub(crate) fn elf_end(image: &[u8]) -> Option<usize> {
 }
 
 fn hole(maps: &[Mapped], bytes: u64) -> Option<u64> {
-    let below: Vec<_> = maps.iter().filter(|area| area.end <= TOP).collect();
-    let fits = |gap: &&[&Mapped]| match gap {
+    let below = maps.get(..maps.partition_point(|area| area.end <= TOP)).unwrap_or_default();
+    let fits = |gap: &&[Mapped]| match gap {
         [low, high] => high.name != "[stack]" && high.start - low.end >= bytes + 2 * GUARD,
         _ => false,
     };

@@ -38,6 +38,14 @@ pub(crate) const OPEN: u32 = 1;
 #[allow(dead_code, reason = "written by the assembler")]
 pub(crate) const GIVEN_UP: u32 = 2;
 
+/// How often two seconds pass at the gate before nobody goes, even if the coordinator seems to live: who was
+/// killed and is not waited for seems to.
+const PATIENCE: u32 = 15;
+
+/// Behind the word at the gate: how many processes are stopped, and their numbers. They do not see that
+/// nobody goes; who does ends them.
+pub(crate) const STOPPED: usize = 4;
+
 /// How a block of shared memory begins; the slots of a batch follow.
 #[repr(C)]
 #[derive(Debug)]
@@ -143,11 +151,12 @@ snapd_blank_start:
     mov edx, 1
     mov eax, 202
     syscall
+    mov r14d, {patience}
 51: mov eax, [r12]
     cmp eax, 1
     je 60f
     cmp eax, 2
-    je 25b
+    je 55f
     mov rdi, r12
     xor esi, esi
     xor edx, edx
@@ -156,10 +165,29 @@ snapd_blank_start:
     syscall
     cmp eax, -110
     jne 51b
-    xor eax, eax
+    mov edi, [rbx + {owner}]
+    xor esi, esi
+    mov eax, 62
+    syscall
+    cmp eax, -3
+    je 52f
+    dec r14d
+    jnz 51b
+52: xor eax, eax
     mov ecx, 2
     lock cmpxchg dword ptr [r12], ecx
     jmp 51b
+55: mov r13d, [r12 + {stopped}]
+    lea r14, [r12 + {stopped} + 4]
+56: test r13d, r13d
+    jz 25b
+    mov edi, [r14]
+    mov esi, 9
+    mov eax, 62
+    syscall
+    add r14, 4
+    dec r13d
+    jmp 56b
 60: mov rsp, r15
     mov eax, 15
     syscall
@@ -176,6 +204,8 @@ snapd_blank_end:
     result = const offset_of!(Slot, result),
     flags = const offset_of!(Slot, flags),
     slot = const size_of::<Slot>(),
+    stopped = const STOPPED,
+    patience = const PATIENCE,
 );
 
 unsafe extern "C" {
