@@ -53,8 +53,20 @@ impl Entry {
     /// Whether it ought to be running: somebody kept it in this boot, and never wrote how it ended.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        let over = ["finished", "failed", "stopped", ""].contains(&self.state.as_str());
-        !over && self.boot == boot()
+        !self.is_over() && self.boot == boot()
+    }
+
+    fn is_over(&self) -> bool {
+        ["finished", "failed", "stopped", ""].contains(&self.state.as_str())
+    }
+
+    /// Of a workload that does not run: it may have gone down with the machine.
+    #[must_use]
+    pub fn as_it_ended(mut self) -> Self {
+        if !self.is_over() {
+            "failed".clone_into(&mut self.state);
+        }
+        self
     }
 
     fn row(&self) -> Workload {

@@ -44,7 +44,7 @@ pub fn status(home: &Home, name: &str) -> Result<Listed> {
 fn one(home: &Home, book: &Book, entry: Entry) -> Result<Listed> {
     let name = &entry.definition.name;
     if !is_running(home, name)? && !entry.is_alive() {
-        return Ok(Listed { entry, live: None });
+        return Ok(Listed { entry: entry.as_it_ended(), live: None });
     }
     let status = to_keeper::Of::Status(Empty {});
     match ask(home, name, &status, &Ear::default()) {

@@ -53,6 +53,12 @@ pub fn restore(home: &Home, options: &Restore, ear: &Ear) -> Result<Done> {
     if options.verify {
         bridge::verify(home, &options.name, seq)?;
     }
+    if let Some(new) = options.as_new.as_ref().filter(|_| !options.replace)
+        && book.has_snapshots(new)?
+    {
+        let text = format!("there is a workload {new:?} already, and it has snapshots");
+        return Err(Error::Refused(text));
+    }
     if is_running(home, name)? {
         if !options.replace {
             return Err(runs(name));

@@ -241,7 +241,13 @@ impl Machine {
             }
             Begin::Restore(seq) => {
                 let newest = self.line.first().copied().unwrap_or(0).max(seq);
-                self.recovery = Recovery::of_restored(seq, newest);
+                self.recovery = match self.options.copy_of {
+                    Some(_) => {
+                        self.line.clear();
+                        Recovery::default()
+                    }
+                    None => Recovery::of_restored(seq, newest),
+                };
                 self.restore(seq, todo);
             }
             Begin::Running(met) => {
@@ -291,13 +297,20 @@ impl Machine {
                 todo.push(Action::record(Kind::Started, None, "it runs"));
             }
             State::Restoring(seq) => {
-                // A copy has no snapshot of its own to go back to.
-                let alone = self.options.is_copy && self.line.is_empty();
-                self.due = self.next_tick(now, now);
-                self.due = if alone { Some(now + FIRST) } else { self.due };
                 let rolled_back = self.rollback.take();
                 let kind = if rolled_back.is_some() { Kind::RolledBack } else { Kind::Restored };
-                todo.push(Action::record(kind, Some(seq), "it runs again"));
+                match self.options.copy_of.take() {
+                    // It has no snapshot of its own to go back to: there has to be one soon.
+                    Some(from) => {
+                        self.due = Some(now + FIRST);
+                        let why = format!("it runs, a copy of {from}@{seq}");
+                        todo.push(Action::record(kind, None, &why));
+                    }
+                    None => {
+                        self.due = self.next_tick(now, now);
+                        todo.push(Action::record(kind, Some(seq), "it runs again"));
+                    }
+                }
                 todo.extend(rolled_back.map(|it| Action::answer(it.asked_by, Some(seq))));
             }
             _ => return,

@@ -36,9 +36,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// `snapd __worker`: what the hidden command runs.
 pub fn main() -> Result<()> {
     // When the workload ends, the shim tells all that is left to end: not us, who may be about to
-    // say that its last snapshot is durable.
-    let mut deaf = SigSet::empty();
-    deaf.add(Signal::SIGTERM);
+    // say that its last snapshot is durable. And setting up the terminal of our session from the
+    // background must not stop us.
+    let deaf = [Signal::SIGTERM, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGTSTP, Signal::SIGHUP];
+    let deaf: SigSet = deaf.into_iter().collect();
     deaf.thread_block().map_err(cannot("block signals"))?;
     let connect = |number| passing::inherited(number).map_err(cannot("take over a connection"));
     let mut keeper = Channel::new(UnixStream::from(connect(TO_KEEPER)?), "keeper");

@@ -69,10 +69,10 @@ impl Shell {
         let (hear, heard) = unbounded_channel();
         let name = &charge.definition.name;
         let line = book.line(name)?;
-        let terminal = if charge.foreground { Terminal::find()? } else { None };
+        let terminal = if charge.foreground { Terminal::find(&charge.definition)? } else { None };
         let recovery = book.store().fact(name, RECOVERY)?.unwrap_or_default();
         let options =
-            Options { is_copy: charge.bring.from.is_some(), ..Options::of(&charge.definition) };
+            Options { copy_of: charge.bring.from.clone(), ..Options::of(&charge.definition) };
         Ok(Self {
             machine: Machine::new(options, line, recovery.parse().unwrap_or_default()),
             charge,

@@ -45,6 +45,7 @@ impl Shell {
         }
         let of = seq.map(|seq| format!("@{seq}")).unwrap_or_default();
         match kind {
+            Kind::Restored if seq.is_none() => self.print(&format!("snapd: {name}: {reason}")),
             Kind::Restored => self.print(&format!("snapd: {name} was restored from {name}{of}")),
             Kind::RolledBack => {
                 self.print(&format!("snapd: {name} was rolled back to {name}{of}"));

@@ -18,8 +18,8 @@ pub struct Options {
     pub limit: Limit,
     /// `--keep-last`.
     pub keep_last: u64,
-    /// It came from another workload's snapshot.
-    pub is_copy: bool,
+    /// It begins as a copy: from this other workload's snapshot.
+    pub copy_of: Option<String>,
 }
 
 impl Options {
@@ -34,7 +34,7 @@ impl Options {
             restart: definition.restarts(),
             limit: Limit { starts, within },
             keep_last: definition.keep_last.into(),
-            is_copy: false,
+            copy_of: None,
         }
     }
 }

@@ -9,7 +9,7 @@ fn machine(every_ms: u64, line: &[u64]) -> Machine {
         restart: Restart::OnFailure,
         limit: Limit::default(),
         keep_last: 10,
-        is_copy: false,
+        copy_of: None,
     };
     Machine::new(options, line.to_vec(), Recovery::default())
 }

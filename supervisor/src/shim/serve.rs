@@ -97,7 +97,7 @@ impl Shim {
             for (ready, seen) in self.wait()? {
                 self.attend(ready, seen);
             }
-            self.clients.retain(|_, client| !client.is_gone());
+            self.let_go_of_clients();
             self.go_on_ending();
         }
         let _ = fs::remove_file(self.home.run(&self.definition.name, "shim"));
@@ -109,6 +109,16 @@ impl Shim {
         let idle = self.children.first.is_none() && self.children.worker.is_none();
         let flushed = self.clients.values().all(Client::is_flushed);
         (self.end == End::Gone && flushed) || (idle && self.clients.is_empty())
+    }
+
+    fn let_go_of_clients(&mut self) {
+        let left = |client: &Client| client.is_gone() && client.terminal;
+        if self.clients.values().any(left)
+            && let Some(terminal) = &self.streams.terminal
+        {
+            terminal.give_back_original();
+        }
+        self.clients.retain(|_, client| !client.is_gone());
     }
 
     fn wait(&self) -> Result<Vec<(Ready, PollFlags)>> {

@@ -7,12 +7,14 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, unlockpt};
-use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, read, tcgetpgrp, tcsetpgrp, write};
 
 pub(super) struct Terminal {
     master: PtyMaster,
     typed: VecDeque<u8>,
+    /// The one it stands for, with its settings before a keeper made it raw.
+    original: Option<(OwnedFd, Termios)>,
     /// All slaves are closed: nothing to read until one is opened again.
     hung_up: bool,
 }
@@ -27,14 +29,30 @@ impl Terminal {
         unlockpt(&master)?;
         fcntl(&master, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
         let slave = open_slave(master.as_fd())?;
-        if let Ok(settings) = tcgetattr(original) {
-            tcsetattr(&slave, SetArg::TCSANOW, &settings)?;
+        let settings = tcgetattr(original).ok();
+        if let Some(settings) = &settings {
+            tcsetattr(&slave, SetArg::TCSANOW, settings)?;
         }
+        let kept = original.try_clone_to_owned().ok().zip(settings);
         if let Ok(size) = window_size(original) {
             set_window_size(slave.as_fd(), size)?;
         }
         take_terminal(slave.as_fd())?;
-        Ok((Self { master, typed: VecDeque::new(), hung_up: false }, slave))
+        let typed = VecDeque::new();
+        Ok((Self { master, typed, original: kept, hung_up: false }, slave))
+    }
+
+    /// A keeper that was killed could not do it: gives the terminal that ours stands for back, unless
+    /// somebody has had it in other hands since.
+    pub(super) fn give_back_original(&self) {
+        let Some((original, settings)) = &self.original else { return };
+        let Ok(now) = tcgetattr(original) else { return };
+        let mut raw = settings.clone();
+        cfmakeraw(&mut raw);
+        raw.output_flags = now.output_flags;
+        if now == raw && now != *settings {
+            let _ = tcsetattr(original, SetArg::TCSANOW, settings);
+        }
     }
 
     pub(super) fn polled(&self, may_read: bool) -> Option<(BorrowedFd<'_>, PollFlags)> {
