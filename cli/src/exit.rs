@@ -146,6 +146,12 @@ fn hint(failure: &Failure, fault: &Fault) -> Option<String> {
         let hint = "--accept-changed goes on with the files as they are now";
         return Some(hint.into());
     }
+    if let supervisor::Error::Store(store::Error::Foreign { .. } | store::Error::Exposed { .. }) =
+        error
+    {
+        let hint = "chown and chmod go-w make it yours alone; `undump --trust` uses it as it is";
+        return Some(hint.into());
+    }
     match error.sort() {
         Sort::Busy if fault.obstacles.is_empty() => Some("`snapd ls` shows what runs".into()),
         Sort::Missing if fault.text.contains("workload") => {

@@ -64,7 +64,8 @@ pub fn checkpoint(home: &Home, name: &str, how: &Checkpoint, ear: &Ear) -> Resul
 pub fn stop(home: &Home, name: &str, how: &Stop, ear: &Ear) -> Result<Option<u64>> {
     if how.checkpoint {
         let last = Checkpoint { stop: true, tags: Vec::new() };
-        return checkpoint(home, name, &last, ear).map(Some);
+        let seq = checkpoint(home, name, &last, ear)?;
+        return let_go(home, name).map(|()| Some(seq));
     }
     let timeout_ms = u64::try_from(how.timeout.as_millis()).unwrap_or(u64::MAX);
     let ask = AskStop { signal: how.signal, timeout_ms };
@@ -80,10 +81,20 @@ pub fn kill(home: &Home, name: &str) -> Result<()> {
 /// An end that came while its keeper died is one all the same.
 fn end(home: &Home, name: &str, of: &to_keeper::Of) -> Result<()> {
     match request(home, name, of, &Ear::default()) {
-        Ok(answer) => done(answer).map(drop),
-        Err(Error::Ended(_)) => Ok(()),
-        Err(error) => Err(error),
+        Ok(answer) => done(answer).map(drop)?,
+        Err(Error::Ended(_)) => {}
+        Err(error) => return Err(error),
     }
+    let_go(home, name)
+}
+
+/// Waits until its keeper and shim, which have told of the end, are gone too: the name is free then.
+fn let_go(home: &Home, name: &str) -> Result<()> {
+    let since = now();
+    while is_running(home, name)? && since.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// Everything that is in the way of a snapshot.

@@ -109,6 +109,8 @@ trial!(a_traced_program_names_its_tracer, 30, |lab| {
             .contains(&format!("TracerPid:\t{}", tracer.pid()))
     });
     dump(lab, &program.pid().to_string()).exits(BUSY).says(&["traced", &tracer.pid().to_string()]);
+    let doctor = lab.snapd().call(&["doctor", &program.pid().to_string(), "--json"]);
+    assert_eq!(doctor.exits(FAILED).json()["obstacles"][0]["code"], "busy:traced");
     tracer.kill();
     program.check();
 });

@@ -145,7 +145,7 @@ trial!(readers_that_go_away, 30, |lab| {
 trial!(
     /// `^C` while an image is being written: the exit code for it, and the program unharmed.
     interrupted_dump, 120, |lab| {
-    let program = lab.start_subject("memory.c", &["256"]);
+    let program = lab.start_subject("memory.c", &["96"]);
     let pid = program.pid().to_string();
     let running = lab.snapd().spawn(&["dump", "--pid", &pid, "--images", "images"]);
     eventually("something is written", Duration::from_secs(30), || {
@@ -217,4 +217,47 @@ trial!(
     let events = snapd(&["events", "it"]).ok().stdout;
     assert!(events.contains("checkpoint-failed") || events.contains("checkpoint-skipped"), "{events}");
     snapd(&["kill", "it"]).ok();
+});
+
+trial!(
+    /// A workload's obstacles, with the numbers that its processes have here and inside.
+    obstacles_of_a_workload, 60, |lab| {
+    let snapd = lab.snapd();
+    let open = "import ctypes, subprocess
+ctypes.CDLL(None).inotify_init1(0)
+subprocess.run(['sleep', '1000'], stdin=open('/dev/kmsg'))";
+    snapd.call(&["run", "-d", "--name", "it", "--", "python3", "-c", open]).ok();
+    let pid = row(lab, "it")["pid"].clone();
+    eventually("both have opened it", Duration::from_secs(20), || {
+        let looked = snapd.call(&["doctor", "it", "--json"]).json();
+        let obstacles = looked["obstacles"].as_array().unwrap().clone();
+        let of = |field: &str| obstacles.iter().map(|one| one[field].as_i64().unwrap()).collect();
+        let (host, inner): (Vec<i64>, Vec<i64>) = (of("pid"), of("inner_pid"));
+        let first = row(lab, "it")["inner_pid"].as_i64().unwrap();
+        let ours = host.iter().zip(&inner).all(|(host, inner)| {
+            let status = fs::read_to_string(format!("/proc/{host}/status")).unwrap();
+            status.contains(&format!("\t{inner}\n")) && (*inner == first) == (pid == *host)
+        });
+        assert!(ours, "{host:?} and {inner:?}");
+        obstacles.len() >= 2
+    });
+    let refused = snapd.call(&["checkpoint", "it", "--json"]).exits(FAILED).says(&["/dev/kmsg"]);
+    assert!(refused.json()["obstacles"].as_array().unwrap().len() >= 2);
+    assert_eq!(row(lab, "it")["state"], "running");
+    let events = snapd.call(&["events", "it"]).ok().stdout;
+    assert!(events.contains("checkpoint-failed"), "{events}");
+});
+
+trial!(
+    /// An image of another user's is not touched, unless one says so.
+    an_image_of_another_user, 60, |lab| {
+    let program = lab.start_subject("eventfd.c", &[]);
+    lab.dump(&program, "images");
+    let chown = ["-R", "nobody", lab.path("images").to_str().unwrap()].map(str::to_owned);
+    assert!(Command::new("chown").args(chown).status().unwrap().success());
+    let undump = ["undump", "--images", "images", "--detach"];
+    lab.snapd().call(&undump).exits(FAILED).says(&["images", "--trust"]);
+    assert!(!program.is_alive());
+    lab.snapd().call(&[&undump[..], &["--trust"]].concat()).ok();
+    program.check();
 });

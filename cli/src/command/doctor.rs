@@ -5,7 +5,7 @@ use clap::Args;
 use engine::features::FEATURES;
 use engine::inventory::Pid;
 use supervisor::wire::Obstacle;
-use supervisor::{bridge, client};
+use supervisor::{Error, bridge, client, query};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -59,7 +59,11 @@ impl Doctor {
         let refused = obstacles.as_ref().is_some_and(|found| !found.is_empty());
         let code = i32::from(refused || (self.patient.is_none() && lacking));
         if context.json {
-            let own = |pid| Some(pid).filter(|_| matches!(self.patient, Some(Patient::Process(_))));
+            let numbers = match &self.patient {
+                Some(Patient::Workload(name)) => query::host_pids(&context.home()?, name)?,
+                _ => None,
+            };
+            let own = |pid| numbers.as_ref().map_or(Some(pid), |all| all.get(&pid).copied());
             let found = obstacles.unwrap_or_default();
             let obstacles = found.iter().map(|one| json::Obstacle::of(one, &own)).collect();
             print_json(&json::Doctor { kernel: kernel(), features, obstacles })?;
@@ -75,7 +79,13 @@ impl Doctor {
         Ok(match patient {
             Patient::Process(pid) => {
                 bridge::check_target(*pid)?;
-                bridge::inspect(&[Pid(*pid)], Vec::new(), self.freeze_timeout)?
+                // What cannot even be held has an obstacle too.
+                match bridge::inspect(&[Pid(*pid)], Vec::new(), self.freeze_timeout) {
+                    Err(Error::Engine(engine::error::Error::Refused(all))) => {
+                        all.iter().map(Obstacle::of).collect()
+                    }
+                    other => other?,
+                }
             }
             Patient::Workload(name) => client::look(&context.home()?, name)?,
         })

@@ -43,6 +43,9 @@ pub(crate) struct Undump {
     /// Compares all that was brought back with the image before it runs on
     #[arg(long)]
     verify: bool,
+    /// Uses an image although it belongs to another user, or others can change it
+    #[arg(long)]
+    trust: bool,
     /// Gives the tree this terminal in place of the one it had
     #[arg(long, short = 'j')]
     shell_job: bool,
@@ -57,6 +60,7 @@ impl Undump {
             keep_files: self.files == Files::Keep,
             close_tcp: self.tcp.closes()?,
             detach: self.detach,
+            trust: self.trust,
             shell_job: self.shell_job,
             verify: self.verify,
         };

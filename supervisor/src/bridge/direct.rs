@@ -54,6 +54,8 @@ pub struct Undump {
     pub close_tcp: bool,
     /// Restored roots become our parent's children.
     pub detach: bool,
+    /// `--trust`: the image may belong to another user.
+    pub trust: bool,
     /// `--shell-job`: our terminal takes the place of the one that the image lacks.
     pub shell_job: bool,
     /// `--verify`: looks whether all came back as it was, before it runs on.
@@ -106,7 +108,8 @@ fn parent_image(images: &Path, parent: &Path) -> Result<Store> {
 /// Brings a dumped tree back.
 pub fn undump(how: &Undump, tell: Tell<'_>) -> Result<Brought> {
     engine::fault::arm_from_environment();
-    let store = Store::open(&how.images, image_options())?;
+    let trusted = store::Options { trust: how.trust, ..image_options() };
+    let store = Store::open(&how.images, trusted)?;
     let newest = store.snapshots(Some(IMAGE))?.pop();
     let newest = newest.ok_or_else(|| no_image(&how.images))?;
     let source = Source::new(store.read(IMAGE, newest.seq)?, tell);

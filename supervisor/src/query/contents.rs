@@ -48,7 +48,8 @@ impl Contents {
     pub fn commands(&self, rows: &[ProcessRow]) -> Result<Vec<String>> {
         let command = |row: &ProcessRow| match row.arguments {
             Some((space, start, end)) => {
-                let bytes = self.bytes(&format!("space/{space}"), start..end)?;
+                let end = end.min(start.saturating_add(LONGEST));
+                let bytes = self.reader.range(&format!("space/{space}"), start..end)?;
                 let line = command_line(&bytes);
                 Ok(if line.is_empty() { format!("[{}]", row.name) } else { line })
             }
@@ -77,37 +78,13 @@ impl Contents {
     }
 
     fn runs(&self, stream: &str) -> Result<Vec<Range<u64>>> {
-        let mut runs = Vec::new();
-        self.reader.stream(stream, &mut |at, bytes| {
-            runs.push(at..at + bytes.len() as u64);
-            Ok(())
-        })?;
-        Ok(runs)
-    }
-
-    fn bytes(&self, stream: &str, wanted: Range<u64>) -> Result<Vec<u8>> {
-        let length = wanted.end.saturating_sub(wanted.start).min(LONGEST);
-        let mut found = vec![0; usize::try_from(length).unwrap_or(0)];
-        self.reader.stream(stream, &mut |at, bytes| {
-            copy(&mut found, wanted.start, at, bytes);
-            Ok(())
-        })?;
-        Ok(found)
+        let extents = self.reader.extents(stream)?;
+        Ok(extents.into_iter().map(|(at, len)| at..at.saturating_add(len)).collect())
     }
 }
 
 /// No command line that anybody reads is longer.
 const LONGEST: u64 = 1 << 17;
-
-/// Copies what of `bytes`, which begin at `at`, belongs into `room`, which begins at `start`.
-fn copy(room: &mut [u8], start: u64, at: u64, bytes: &[u8]) {
-    let into = usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
-    let from = usize::try_from(start.saturating_sub(at)).unwrap_or(usize::MAX);
-    let (Some(room), Some(bytes)) = (room.get_mut(into..), bytes.get(from..)) else {
-        return;
-    };
-    room.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte);
-}
 
 /// Arguments end with zeros; in a line there are spaces between them.
 fn command_line(bytes: &[u8]) -> String {
@@ -136,14 +113,5 @@ mod tests {
         let held = [0..10, 20..30];
         assert_eq!(overlap(&held, &(5..25)), 10);
         assert_eq!(overlap(&held, &(10..20)), 0);
-    }
-
-    #[test]
-    fn a_range_is_put_together_of_what_there_is() {
-        let mut room = [0; 4];
-        copy(&mut room, 10, 8, &[1, 2, 3]);
-        copy(&mut room, 10, 13, &[4, 5]);
-        copy(&mut room, 10, 90, &[9]);
-        assert_eq!(room, [3, 0, 0, 4]);
     }
 }
