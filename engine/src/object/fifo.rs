@@ -1,14 +1,14 @@
 //! fifo(7): a pipe with a name, which whoever opens it shares.
 //!
 //! Kernel: `fs/pipe.c`. While one is built, a descriptor that reads and writes holds it: so no open(2)
-//! waits for a partner, and what is queued stays. Whether a reader has ever seen a writer
-//! (`EPOLLHUP` or not) cannot be put back. Partners outside the tree are none of our business: they
-//! meet the program again by name.
-use std::os::fd::AsFd;
+//! waits for a partner, and what is queued stays. Only a reader that has never seen a writer, and so
+//! waits for one instead of finding the end (`EPOLLHUP`), is opened when that one is gone. Partners
+//! outside the tree are none of our business: they meet the program again by name.
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc::S_IFIFO;
+use nix::libc::{POLLHUP, S_IFIFO};
 use nix::sys::stat::Mode;
 use nix::unistd;
 
@@ -30,6 +30,12 @@ pub(super) struct State {
     capacity: i32,
     #[prost(message, repeated, tag = "3")]
     runs: Vec<Run>,
+    /// For each open file, if there is a reader that has never seen a writer: whether it is one.
+    #[prost(bool, repeated, tag = "4")]
+    unseen: Vec<bool>,
+    /// Likewise: which end it is.
+    #[prost(uint32, repeated, tag = "5")]
+    ends: Vec<u32>,
 }
 
 const NAMES: Causes = named::causes!("fifo");
@@ -69,8 +75,11 @@ impl Object for Fifo {
         let Some(reader) = reader else { return Ok(State { named, ..State::default() }) };
         let capacity = fcntl(&reader, FcntlArg::F_GETPIPE_SZ).map_err(kernel("fcntl"))?;
         let (bytes, runs) = queue::copy(reader.as_fd(), capacity, packets)?;
+        let unseen = if bytes.is_empty() { unseen(with)? } else { Vec::new() };
         with.keep(End(0), bytes);
-        Ok(State { named, capacity, runs })
+        let of_ends = with.files.iter().map(|(end, _)| end.0);
+        let ends = if unseen.is_empty() { Vec::new() } else { of_ends.collect() };
+        Ok(State { named, capacity, runs, unseen, ends })
     }
 
     fn check(state: &State, with: &Check) -> Vec<Missing> {
@@ -89,6 +98,9 @@ impl Object for Fifo {
                     queue::refill(held.as_fd(), state.capacity, &bytes, &state.runs)?;
                 }
                 state.named.put_back(held.as_fd())?; // Writing has changed the time.
+                if !state.unseen.is_empty() {
+                    return state.readers(&ends, held);
+                }
                 ends.add(HELD, held);
             }
         }
@@ -97,6 +109,52 @@ impl Object for Fifo {
 
     fn view(state: &State, end: End) -> View {
         state.named.view(end)
+    }
+}
+
+/// Readers that wait for their first writer, if there is no writer now.
+fn unseen(with: &Collect<'_>) -> Result<Vec<bool>> {
+    let one = |(_, fd): &(End, OwnedFd)| {
+        let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(kernel("fcntl"))?;
+        let flags = OFlag::from_bits_retain(flags);
+        let reads = flags & (OFlag::O_ACCMODE | OFlag::O_PATH) == OFlag::O_RDONLY;
+        Ok((reads, reads && !sys::poll_now(fd.as_fd(), POLLHUP).map_err(kernel("poll"))?))
+    };
+    let told = with.files.iter().map(one).collect::<Result<Vec<_>>>()?;
+    let waits = |told: &[(bool, bool)]| told.iter().map(|(_, waits)| *waits).collect::<Vec<_>>();
+    let Some((_, any)) = with.files.first().filter(|_| told.iter().all(|(reads, _)| *reads)) else {
+        return Ok(Vec::new());
+    };
+    // At the end of what nobody writes to, a read(2) returns nothing; else it would block.
+    let probe = reopen(any.as_fd(), OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+    let nobody = unistd::read(&probe, &mut [0]) == Ok(0);
+    let waits = waits(&told);
+    Ok(if nobody && waits.contains(&true) { waits } else { Vec::new() })
+}
+
+impl State {
+    /// One for each open file: first those that have seen a writer, which `held` is.
+    fn readers(&self, ends: &Ends, held: OwnedFd) -> Result<Ends> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let places: Vec<_> = ends.each().collect();
+        let mut made: Vec<_> = self.unseen.iter().map(|_| None).collect();
+        let mut held = Some(held);
+        for unseen in [false, true] {
+            if unseen {
+                held = None;
+            }
+            for (index, slot) in made.iter_mut().enumerate() {
+                let of_end =
+                    self.ends.get(index).and_then(|end| places.iter().find(|(at, _)| at.0 == *end));
+                if let (true, Some((end, place))) =
+                    (self.unseen.get(index) == Some(&unseen), of_end)
+                {
+                    *slot = Some((*end, reopen(*place, flags)?));
+                }
+            }
+        }
+        drop(held);
+        Ok(Ends::many(made.into_iter().flatten().collect()))
     }
 }
 
@@ -110,7 +168,6 @@ mod tests {
     use super::*;
     use nix::fcntl::open;
     use std::fs;
-    use std::os::fd::OwnedFd;
 
     fn fifo(path: &Path, access: &[OFlag]) -> Vec<OwnedFd> {
         make(path).unwrap();
@@ -146,6 +203,22 @@ mod tests {
             assert_eq!(unistd::read(&opened[2], &mut [0; 16]), Ok(6));
             assert_eq!(path.exists(), !gone);
         }
+    }
+
+    /// One that has seen a writer go finds the end; the other one waits for the first to come.
+    #[test]
+    fn readers_wait_for_their_first_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut ours = fifo(&path, &[OFlag::O_RDONLY, OFlag::O_WRONLY]);
+        ours.remove(1);
+        let quick = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        ours.push(open(&path, quick, Mode::empty()).unwrap());
+        let ended = |fd: &OwnedFd| sys::poll_now(fd.as_fd(), POLLHUP).unwrap();
+        assert_eq!(ours.iter().map(ended).collect::<Vec<_>>(), [true, false]);
+        let (state, opened) = round_trip(ours);
+        assert_eq!(state.unseen, [false, true]);
+        assert_eq!(opened.iter().map(ended).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc::{
-    self, AF_INET, AF_INET6, FIONREAD, IPPROTO_IP, IPPROTO_TCP, POLLERR, POLLIN, SO_ACCEPTCONN,
-    SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET,
+    self, AF_INET, AF_INET6, FIONREAD, IP_FREEBIND, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, POLLERR,
+    POLLIN, SO_ACCEPTCONN, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET,
 };
 
 use self::multicast::Membership;
@@ -33,8 +33,8 @@ const WHOLE: End = End(0);
 /// `IPPROTO_MPTCP` of `include/uapi/linux/in.h`: listens like TCP.
 const IPPROTO_MPTCP: i32 = 262;
 
-/// `IP_FREEBIND`, and `IPV6_FREEBIND` of `include/uapi/linux/in6.h`.
-const FREEBIND: [(i32, i32); 2] = [(IPPROTO_IP, libc::IP_FREEBIND), (libc::IPPROTO_IPV6, 78)];
+/// `include/uapi/linux/in6.h`, since 4.15.
+const IPV6_FREEBIND: i32 = 78;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct State {
@@ -308,7 +308,9 @@ impl State {
             let one = 1i32.to_ne_bytes();
             net::set(fd, SOL_SOCKET, SO_REUSEADDR, &one).map_err(kernel("setsockopt"))?;
             if self.foreign {
-                let (level, name) = FREEBIND[usize::from(self.family == AF_INET6)];
+                let six = self.family == AF_INET6;
+                let (level, name) =
+                    if six { (IPPROTO_IPV6, IPV6_FREEBIND) } else { (IPPROTO_IP, IP_FREEBIND) };
                 net::set(fd, level, name, &one).map_err(kernel("setsockopt"))?;
             }
             net::bind(fd, &self.local).map_err(kernel("bind"))?;

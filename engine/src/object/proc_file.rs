@@ -6,7 +6,9 @@
 use nix::libc::{S_IFDIR, S_IFREG};
 
 use super::named::{self, Causes, Named};
-use super::{Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, View};
+use super::{
+    Build, Check, Claim, Collect, Ends, Evidence, Identity, Missing, Object, StandIn, View,
+};
 use crate::error::{Cause, Result};
 use crate::inventory::{End, Pid};
 
@@ -73,8 +75,8 @@ impl Object for ProcFile {
         missing
     }
 
-    fn stand_in(state: &State) -> Option<Pid> {
-        state.dead.map(Pid)
+    fn stand_ins(state: &State) -> Vec<StandIn> {
+        state.dead.map(|pid| StandIn { pid: Pid(pid), needed: true }).into_iter().collect()
     }
 
     fn build(state: &State, _: &mut Build<'_>) -> Result<Ends> {
@@ -120,7 +122,7 @@ mod tests {
         let mut bench = Bench::default();
         let state = bench.collect::<ProcFile>(&[file.into()]);
         assert_eq!(bench.codes(), [""; 0]);
-        assert_eq!(ProcFile::stand_in(&state), Some(Pid(pid)));
+        assert_eq!(ProcFile::stand_ins(&state), [StandIn { pid: Pid(pid), needed: true }]);
         assert_eq!(ProcFile::check(&state, &Check::default()), []);
     }
 

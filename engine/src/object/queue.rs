@@ -46,10 +46,31 @@ pub(super) fn copy(
     let runs = if packets || reads > 1 {
         dissect(twin(queue, capacity)?.as_fd())?
     } else {
-        let len = bytes.len() as u64;
-        if len == 0 { Vec::new() } else { vec![Run { len, packet: false }] }
+        let start = last_packet(queue, capacity, bytes.len())?;
+        let run = |len: usize, packet| Run { len: len as u64, packet };
+        let all = [run(start, false), run(bytes.len() - start, true)];
+        all.into_iter().filter(|run| run.len > 0).collect()
     };
     Ok((bytes, runs))
+}
+
+/// Where the packet begins that may be the end of what was read in one go: its writer need not be in
+/// packet mode any more. Whoever takes a part of it loses the rest.
+fn last_packet(queue: BorrowedFd<'_>, capacity: i32, len: usize) -> Result<usize> {
+    let is_cut = |taken: usize| -> Result<bool> {
+        let copied = twin(queue, capacity)?;
+        unistd::read(&copied, &mut vec![0; taken]).map_err(kernel("read"))?;
+        Ok(sys::queued(copied.as_fd()).map_err(kernel("ioctl"))? < len - taken)
+    };
+    if len < 2 || !is_cut(len - 1)? {
+        return Ok(len);
+    }
+    let (mut before, mut inside) = (0, len - 1);
+    while inside - before > 1 {
+        let middle = before.midpoint(inside);
+        if is_cut(middle)? { inside = middle } else { before = middle }
+    }
+    Ok(before)
 }
 
 fn room(capacity: i32) -> usize {

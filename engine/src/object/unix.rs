@@ -14,7 +14,7 @@ use super::socket::options::{self, When};
 use super::socket::place::{self, Name};
 use super::socket::{ELSEWHERE, Peer, STAY, create, is_elsewhere, queue};
 use super::view::{SocketView, sort, unix_name};
-use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, Place, View};
+use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, Place, StandIn, View};
 use crate::error::{Cause, Result, kernel};
 use crate::inventory::{End, OpenFileId, Pid};
 use crate::remote::Arg;
@@ -124,6 +124,10 @@ impl Object for Unix {
     fn place(state: &State) -> Place {
         let maker = state.maker.as_ref();
         maker.map_or(Place::Coordinator, |maker| Place::Process(Pid(maker.pid)))
+    }
+
+    fn stand_ins(state: &State) -> Vec<StandIn> {
+        state.maker.iter().filter_map(Maker::stand_in).collect()
     }
 
     fn needs(state: &State) -> Vec<OpenFileId> {

@@ -6,12 +6,10 @@
 //! forked from its parent's finished memory, and so shares the pages that are still equal.
 use std::collections::{BTreeMap, BTreeSet};
 
-use nix::libc::SIGCHLD;
-
 use super::{Host, Stage, Step, Steps};
-use crate::error::{Cause, Obstacle, Result};
+use crate::error::{Cause, Obstacle};
 use crate::inventory::{Backing, Inventory, Life, Pid, Process, Space, Special};
-use crate::object::{KINDS, Place};
+use crate::object::Place;
 
 /// How a process comes to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,43 +45,20 @@ const SESSION: Cause = Cause {
 pub(super) fn births(
     inventory: &Inventory,
     host: &Host,
+    avoid: impl Iterator<Item = Pid>,
     steps: &mut Steps,
     obstacles: &mut Vec<Obstacle>,
 ) {
     let (born, led) = (BTreeSet::new(), BTreeMap::new());
     let mut births = Births { inventory, host, steps, obstacles, born, next: 0, led };
-    births.next = births.first_free();
+    births.next = births.first_free().max(avoid.map(|pid| pid.0 + 1).max().unwrap_or(0));
     births.roots();
     births.groups();
     for (pid, process) in &inventory.processes {
         if let Life::Zombie { status } = process.life {
-            births.steps.push((Stage::Identity, Step::End { pid: *pid, status }));
+            births.steps.push((Stage::Settle, Step::End { pid: *pid, status }));
         }
     }
-}
-
-/// Processes that have died, but are needed until everything is in its place.
-pub(super) fn stand_ins(
-    inventory: &Inventory,
-    host: &Host,
-    steps: &mut Steps,
-    obstacles: &mut Vec<Obstacle>,
-) -> Result<()> {
-    let mut pids = BTreeSet::new();
-    for record in inventory.objects.values() {
-        let kind = KINDS.iter().find(|kind| kind.name == record.kind);
-        pids.extend(kind.map(|kind| (kind.stand_in)(&record.state)).transpose()?.flatten());
-    }
-    for pid in pids {
-        if host.taken.contains_key(&pid) || inventory.processes.contains_key(&pid) {
-            let object = "the place of a process that has ended".into();
-            obstacles.push(Obstacle { pid: Some(pid), object, cause: super::PID_TAKEN });
-        }
-        let birth = Birth { pid, maker: None, exit_signal: SIGCHLD, ..Birth::default() };
-        steps.push((Stage::Blanks, Step::Fork(birth)));
-        steps.push((Stage::Threads, Step::Bury { pid }));
-    }
-    Ok(())
 }
 
 struct Births<'a> {

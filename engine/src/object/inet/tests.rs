@@ -125,12 +125,12 @@ fn each_direction_is_shut_by_itself() {
 fn an_address_that_the_host_never_had_is_bound_again() {
     let socket = create(AF_INET, libc::SOCK_DGRAM, 0).unwrap();
     let number = |number: i32| number.to_ne_bytes();
-    net::set(socket.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &number(1)).unwrap();
+    net::set(socket.as_fd(), IPPROTO_IP, IP_FREEBIND, &number(1)).unwrap();
     net::bind(socket.as_fd(), &[2, 0, 0, 0, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
-    net::set(socket.as_fd(), IPPROTO_IP, libc::IP_FREEBIND, &number(0)).unwrap();
+    net::set(socket.as_fd(), IPPROTO_IP, IP_FREEBIND, &number(0)).unwrap();
     let (state, socket) = again::<Inet>(socket);
     assert!(state.foreign);
-    assert_eq!(net::get_int(socket.as_fd(), IPPROTO_IP, libc::IP_FREEBIND), Ok(0));
+    assert_eq!(net::get_int(socket.as_fd(), IPPROTO_IP, IP_FREEBIND), Ok(0));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Calls that the kernel remembers the caller of: `SO_PEERCRED` names who called socketpair(2),
 //! connect(2) or listen(2), and as whom. So they are made inside that process, as that user.
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use nix::libc::{
     self, SOL_SOCKET, SYS_close, SYS_connect, SYS_ioctl, SYS_pidfd_getfd, SYS_pidfd_open,
@@ -8,7 +9,7 @@ use nix::libc::{
 };
 use nix::unistd::{getegid, geteuid, getgroups};
 
-use super::super::{Build, Collect};
+use super::super::{Build, Collect, StandIn};
 use super::place::address;
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::inventory::Pid;
@@ -29,10 +30,14 @@ pub(crate) struct Maker {
     gid: u32,
     #[prost(uint32, repeated, tag = "4")]
     groups: Vec<u32>,
+    /// One who has died, and for whom this member does it if his number is somebody else's by now.
+    #[prost(int32, optional, tag = "5")]
+    instead: Option<i32>,
 }
 
 impl Maker {
-    /// `SO_PEERCRED`; `None` if nothing is remembered. One who is gone is stood in for by the holder.
+    /// `SO_PEERCRED`; `None` if nothing is remembered. Who lives outside the tree is stood in for by
+    /// the holder.
     pub(crate) fn of(fd: BorrowedFd<'_>, with: &Collect<'_>) -> Result<Option<Self>> {
         let told = net::get(fd, SOL_SOCKET, libc::SO_PEERCRED, 12).map_err(kernel("getsockopt"))?;
         let words: Vec<_> =
@@ -41,17 +46,37 @@ impl Maker {
         if uid == u32::MAX {
             return Ok(None);
         }
-        let pid = with.tree.member(pid.cast_signed()).unwrap_or(with.holder).0;
+        let (pid, instead) = match pid.cast_signed() {
+            pid if with.tree.member(pid).is_some() => (pid, None),
+            pid if pid > 0 && !Path::new(&format!("/proc/{pid}")).exists() => {
+                (pid, Some(with.holder.0))
+            }
+            _ => (with.holder.0, None),
+        };
         let groups = net::get(fd, SOL_SOCKET, SO_PEERGROUPS, 4 << 16).unwrap_or_default();
         let groups = groups.as_chunks().0.iter().map(|gid| u32::from_ne_bytes(*gid)).collect();
-        Ok(Some(Self { pid, uid, gid, groups }))
+        Ok(Some(Self { pid, uid, gid, groups, instead }))
     }
 
     /// A process as it is now.
     pub(crate) fn now(pid: Pid) -> Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let meta = std::fs::metadata(format!("/proc/{pid}")).map_err(kernel_io("stat"))?;
-        Ok(Self { pid: pid.0, uid: meta.uid(), gid: meta.gid(), groups: Vec::new() })
+        let (uid, gid) = (meta.uid(), meta.gid());
+        Ok(Self { pid: pid.0, uid, gid, groups: Vec::new(), instead: None })
+    }
+
+    /// Who is to be there for it.
+    pub(crate) fn stand_in(&self) -> Option<StandIn> {
+        self.instead.map(|_| StandIn { pid: Pid(self.pid), needed: false })
+    }
+
+    /// Who does it.
+    pub(crate) fn process(&self, with: &mut Build<'_>) -> Pid {
+        match self.instead {
+            Some(instead) if with.makers.maker(Pid(self.pid)).is_err() => Pid(instead),
+            _ => Pid(self.pid),
+        }
     }
 
     /// Makes one call there, as that user; a blank goes on with our credentials.
@@ -73,7 +98,8 @@ impl Maker {
         if privileged {
             become_user(&mut batch, &ours, getegid().as_raw(), geteuid().as_raw(), true);
         }
-        let replies = with.makers.maker(Pid(self.pid))?.perform(&batch)?;
+        let process = self.process(with);
+        let replies = with.makers.maker(process)?.perform(&batch)?;
         replies.iter().try_for_each(|reply| reply.value().map(drop))?;
         let made = replies.into_iter().find(|reply| reply.call == name);
         made.ok_or_else(|| Error::Record(name.into(), None))
@@ -87,10 +113,11 @@ impl Maker {
         fd: BorrowedFd<'_>,
         file: BorrowedFd<'_>,
     ) -> Result<()> {
-        let lent = lend(with.makers, Pid(self.pid), file)?;
+        let process = self.process(with);
+        let lent = lend(with.makers, process, file)?;
         let to = address(format!("/proc/self/fd/{}", lent.0).as_bytes());
         let done = self.connect(with, fd, to);
-        take_back(with.makers, Pid(self.pid), lent)?;
+        take_back(with.makers, process, lent)?;
         done
     }
 
@@ -113,9 +140,10 @@ impl Maker {
         (name, number): (&'static str, i64),
         [second, third]: [Arg; 2],
     ) -> Result<()> {
-        let lent = lend(with.makers, Pid(self.pid), fd)?;
+        let process = self.process(with);
+        let lent = lend(with.makers, process, fd)?;
         let done = self.call(with, name, number, [lent.into(), second, third]);
-        take_back(with.makers, Pid(self.pid), lent)?;
+        take_back(with.makers, process, lent)?;
         done.map(drop)
     }
 }

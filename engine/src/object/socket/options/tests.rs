@@ -10,6 +10,9 @@ const SOCKETS: &[(i32, i32, i32)] = &[
     (libc::AF_INET6, libc::SOCK_STREAM, 0),
     (libc::AF_INET6, libc::SOCK_DGRAM, 0),
     (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_UDP),
+    (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+    (libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_UDP),
+    (libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6),
 ];
 
 /// Values to try until one is taken and differs from the default.
@@ -20,6 +23,7 @@ fn candidates(known: &Known, default: &[u8]) -> Vec<Vec<u8>> {
         ("SO_BINDTODEVICE", _) => all = vec![b"lo\0".to_vec()],
         ("TCP_CONGESTION", _) => all = vec![b"reno".to_vec(), b"cubic".to_vec(), b"bbr".to_vec()],
         ("IP_MULTICAST_IF", _) => all = vec![vec![127, 0, 0, 1]],
+        ("ICMPV6_FILTER", _) => all = vec![vec![7; 32]],
         ("IP_OPTIONS", _) => all = vec![vec![1, 1, 1, 0]],
         ("SO_ATTACH_FILTER", _) => all = vec![vec![6, 0, 0, 0, 255, 255, 0, 0]],
         ("IP_UNICAST_IF" | "IPV6_UNICAST_IF", _) => all = vec![1i32.to_be_bytes().to_vec()],
