@@ -1,4 +1,6 @@
-//! Which files the tree is writing: open for writing, or mapped shared and writable.
+//! Which files the tree is writing: open for writing, or mapped shared and writable. And which it
+//! only reads, but has had since it began: its own working files, such as a compiler hands on to
+//! an assembler, which are likely to be gone later.
 //!
 //! Asked twice: of the running tree, roughly and from /proc, to read ahead; and of the inventory of
 //! the frozen one, which is the truth.
@@ -8,9 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::inventory::{Backing, Inventory, OpenFileId, Pid};
 use crate::object;
+use crate::open_file::OpenFile;
+use crate::procfs::stat::Stat;
 
 /// A named regular file that may be written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +28,14 @@ pub struct Candidate {
     pub inode: u64,
     /// Writes through a shared mapping are possible: its times do not tell them all.
     pub mapped: bool,
+    /// It is only read: to be put back if it is gone, and left alone otherwise.
+    pub read_only: bool,
 }
+
+/// Longer files that are only read are not kept.
+const READ_BYTES_MAX: u64 = 64 << 20;
+/// So much older than the tree may be what was put back for it at a restore.
+const SLACK_SECONDS: i64 = 10;
 
 /// Of a frozen tree.
 #[must_use]
@@ -33,17 +45,44 @@ pub fn of_inventory(inventory: &Inventory) -> BTreeSet<Candidate> {
         (vma.shared && vma.flags.iter().any(|flag| flag == "mw")).then_some(open_file)
     });
     let mapped: BTreeSet<OpenFileId> = mapped.collect();
-    let written = inventory.open_files.iter().filter(|(id, file)| {
+    let written = |id: &OpenFileId, file: &OpenFile| {
         let flags = OFlag::from_bits_retain(file.flags());
         mapped.contains(id)
             || (flags & OFlag::O_ACCMODE != OFlag::O_RDONLY && !flags.contains(OFlag::O_PATH))
-    });
-    let candidate = |(id, file): (&OpenFileId, &crate::open_file::OpenFile)| {
+    };
+    let began = began(inventory.processes.keys());
+    let candidate = |(id, file): (&OpenFileId, &OpenFile)| {
         let record = inventory.objects.get(&file.refers_to().0)?;
         let (path, device, inode) = object::named_regular_file(record)?;
-        Some(Candidate { path, device, inode, mapped: mapped.contains(id) })
+        let read_only = !written(id, file);
+        let one = Candidate { path, device, inode, mapped: mapped.contains(id), read_only };
+        (!read_only || is_own(&one, began?)).then_some(one)
     };
-    written.filter_map(candidate).collect()
+    let all: BTreeSet<_> = inventory.open_files.iter().filter_map(candidate).collect();
+    let written: BTreeSet<_> = all.iter().filter(|one| !one.read_only).map(inode).collect();
+    all.into_iter().filter(|one| !one.read_only || !written.contains(&inode(one))).collect()
+}
+
+fn inode(candidate: &Candidate) -> (u64, u64) {
+    (candidate.device, candidate.inode)
+}
+
+/// Whether a file has changed since the tree began, at `began` in seconds of real time.
+fn is_own(candidate: &Candidate, began: i64) -> bool {
+    let meta = fs::symlink_metadata(&candidate.path);
+    meta.is_ok_and(|meta| meta.ctime() >= began - SLACK_SECONDS && meta.len() <= READ_BYTES_MAX)
+}
+
+/// When the first of these processes began, in seconds of real time.
+fn began<'a>(pids: impl Iterator<Item = &'a Pid>) -> Option<i64> {
+    let started = pids.filter_map(|pid| {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Stat::parse(&String::from_utf8_lossy(&text)).ok()?.started().ok()
+    });
+    // `USER_HZ`, which is 100 wherever we run (`include/asm-generic/param.h`).
+    let since_boot = i64::try_from(started.min()? / 100).ok()?;
+    let now = |clock| clock_gettime(clock).ok().map(|time| time.tv_sec());
+    Some(now(ClockId::CLOCK_REALTIME)? - now(ClockId::CLOCK_BOOTTIME)? + since_boot)
 }
 
 /// Of these processes and all their descendants, while they run: a guess, for reading ahead.
@@ -74,6 +113,7 @@ fn open_for_writing(pid: i32) -> impl Iterator<Item = Candidate> {
         let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         let same = fs::metadata(link.path()).ok()?;
         let one = (meta.dev(), meta.ino()) == (same.dev(), same.ino());
-        one.then(|| Candidate { path, device: meta.dev(), inode: meta.ino(), mapped: false })
+        let (device, inode) = (meta.dev(), meta.ino());
+        one.then(|| Candidate { path, device, inode, mapped: false, read_only: false })
     })
 }

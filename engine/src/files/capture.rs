@@ -130,7 +130,9 @@ impl<'a> Capture<'a> {
                 continue;
             }
             if let Some(entry) = look(&candidate.path)?.filter(|entry| is(entry, candidate)) {
-                entries.insert(candidate.path.clone(), entry);
+                // What is tracked is put back whoever reads it.
+                let read_only = candidate.read_only && !entries.contains_key(&candidate.path);
+                entries.insert(candidate.path.clone(), Entry { read_only, ..entry });
             }
         }
         let regular = |entry: &&mut Entry| entry.kind() == EntryKind::Regular;

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::record::{EntryKind, Files};
+use super::record::{Entry, EntryKind, Files};
 use super::rollback::{RollBack, Summary};
 use super::scan::scan;
 use super::undone::Undone;
@@ -33,7 +33,8 @@ pub fn remove_born_since(
     let roots: Vec<_> =
         files.tracked.iter().map(|root| PathBuf::from(OsStr::from_bytes(root))).collect();
     let mut paths: Vec<PathBuf> = scan(&roots, &how.spared)?.entries.into_keys().collect();
-    let regular = files.entries.iter().filter(|entry| entry.kind() == EntryKind::Regular);
+    let written = |entry: &&Entry| entry.kind() == EntryKind::Regular && !entry.read_only;
+    let regular = files.entries.iter().filter(written);
     paths.extend(regular.map(|entry| entry.path().to_owned()));
     // Ascending: what lies in a directory goes with it.
     paths.sort();

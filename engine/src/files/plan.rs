@@ -29,7 +29,9 @@ pub enum Action {
 /// What turns `now` into `then`. Outside tracked trees nothing is removed.
 #[must_use]
 pub fn plan(then: &Files, now: &BTreeMap<PathBuf, Entry>) -> Vec<Action> {
-    let wanted: BTreeMap<_, _> = then.entries.iter().map(|one| (one.path(), one)).collect();
+    let concerns = |one: &&Entry| !one.read_only || !now.contains_key(one.path());
+    let wanted = then.entries.iter().filter(concerns).map(|one| (one.path(), one));
+    let wanted: BTreeMap<_, _> = wanted.collect();
     let mut actions = removals(then, now, &wanted);
     let mut done = BTreeSet::new();
     // Ascending, so that directories come before what lies in them.

@@ -69,6 +69,9 @@ pub struct Entry {
     /// Whether an equal stamp proves equal contents: see [`Stamp::settled`].
     #[prost(bool, tag = "11")]
     pub settled: bool,
+    /// The tree only read it: it is put back if it is gone, and otherwise none of our business.
+    #[prost(bool, tag = "12")]
+    pub read_only: bool,
 }
 
 /// Identity and times of a file.

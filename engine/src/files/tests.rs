@@ -246,3 +246,29 @@ proptest! {
         prop_assert_eq!(fs::read(place.path("a")).unwrap(), before);
     }
 }
+
+/// A compiler's assembler reads a file that is removed a moment later: a restore of that moment finds
+/// it again. One that is still there is not touched, whatever it holds by now: others may have written
+/// it.
+#[test]
+fn what_was_only_read_is_put_back_if_it_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["gone", "there"].map(|name| folder.path().join(name));
+    let candidates = paths.iter().map(|path| {
+        fs::write(path, "then").unwrap();
+        let (device, inode) = inode_of(path);
+        Candidate { path: path.clone(), device, inode, mapped: false, read_only: true }
+    });
+    let (selection, mut memory) = (Selection::default(), Memory::default());
+    let previous = Files::default();
+    let capture = Capture::new(&selection, &previous);
+    let files = capture.finish(&candidates.collect(), &mut memory).unwrap().files;
+    assert!(files.entries.iter().all(|entry| entry.read_only) && files.entries.len() == 2);
+    fs::remove_file(&paths[0]).unwrap();
+    fs::write(&paths[1], "now").unwrap();
+    let how = RollBack { undone: folder.path().join("undone"), ..RollBack::default() };
+    let summary = roll_back(&files, &memory, &how).unwrap();
+    assert_eq!(summary.changed, [paths[0].clone()]);
+    assert_eq!(fs::read_to_string(&paths[0]).unwrap(), "then");
+    assert_eq!(fs::read_to_string(&paths[1]).unwrap(), "now");
+}

@@ -34,6 +34,11 @@ impl<'a> Stat<'a> {
         self.field(6)
     }
 
+    /// When it began, in ticks since boot.
+    pub(crate) fn started(&self) -> Result<u64> {
+        self.field(22)
+    }
+
     pub(crate) fn exit_signal(&self) -> Result<i32> {
         self.field(38)
     }

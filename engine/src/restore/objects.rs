@@ -188,8 +188,10 @@ pub(super) fn kind(name: &str) -> Result<&'static Kind> {
 
 /// What of the image's objects is not as it was, or cannot be had here.
 pub(super) fn check(inventory: &Inventory, options: &Options) -> Result<Vec<Obstacle>> {
-    let paths = inventory.files.entries.iter().map(|entry| entry.path.as_slice());
-    let kept: BTreeSet<_> = paths.collect();
+    // What was only read is put back where it is gone, and compared where it is not.
+    let entries = inventory.files.entries.iter();
+    let entries = entries.filter(|entry| !entry.read_only || !entry.path().exists());
+    let kept: BTreeSet<_> = entries.map(|entry| entry.path.as_slice()).collect();
     let put_back = options.files_put_back.then_some(&kept);
     let with = Check { accept_changed: options.accept_changed, put_back };
     let mut obstacles = Vec::new();
