@@ -35,21 +35,21 @@ impl Name {
     }
 }
 
-/// Compresses into `room` if that saves an eighth. A sample decides first for what is long.
-pub(crate) fn pack(bytes: &[u8], room: &mut Vec<u8>) -> Codec {
+/// Compresses into `room` if that saves an eighth, and says to how many bytes. A sample decides first
+/// for what is long. The room grows as needed, and is to be used again.
+pub(crate) fn pack(bytes: &[u8], room: &mut Vec<u8>) -> Option<usize> {
     const SAMPLE: usize = 4096;
     let pays = |packed: usize, whole: usize| packed < whole - whole / 8;
-    room.resize(lz4_flex::block::get_maximum_output_size(bytes.len()), 0);
-    let sample = bytes.get(..SAMPLE).filter(|_| bytes.len() >= 4 * SAMPLE);
-    let compress = |bytes: &[u8], room: &mut [u8]| {
-        lz4_flex::block::compress_into(bytes, room).unwrap_or(bytes.len())
-    };
-    if sample.is_some_and(|sample| !pays(compress(sample, room), SAMPLE)) {
-        return Codec::Raw;
+    let most = lz4_flex::block::get_maximum_output_size(bytes.len());
+    if room.len() < most {
+        room.resize(most, 0);
     }
-    let packed = compress(bytes, room);
-    room.truncate(packed);
-    if pays(packed, bytes.len()) { Codec::Lz4 } else { Codec::Raw }
+    let mut compress = |bytes: &[u8]| lz4_flex::block::compress_into(bytes, room).ok();
+    let sample = bytes.get(..SAMPLE).filter(|_| bytes.len() >= 4 * SAMPLE);
+    if let Some(sample) = sample {
+        compress(sample).filter(|len| pays(*len, SAMPLE))?;
+    }
+    compress(bytes).filter(|len| pays(*len, bytes.len()))
 }
 
 /// Appends the bytes again; `None` if they are not `raw` many, or not compressed by us.

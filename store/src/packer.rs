@@ -5,6 +5,7 @@
 //! batch each, and meet only to say which chunks are new and to get room in the pack: they write it
 //! themselves, and have the kernel begin to write back, so that the sync at the end finds little to do.
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,8 +18,8 @@ use crate::medium::Medium;
 use crate::pack::{self, Extent, HEADER, Location, PackWriter};
 use crate::space;
 
-/// How much is handed to a thread at once.
-const BATCH: usize = 2 << 20;
+/// How much is handed to a thread at once: the room of a batch.
+pub(crate) const BATCH: usize = 2 << 20;
 /// How many batches may wait.
 const WAITING: usize = 4;
 const THREADS: usize = 2;
@@ -34,11 +35,21 @@ pub(crate) struct Entry {
 }
 
 /// Bytes on their way to chunks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Batch {
-    bytes: Vec<u8>,
-    /// Stream, offset in it, length; one behind the other in `bytes`.
-    runs: Vec<(u32, u64, usize)>,
+    /// All of the room, whatever is in it.
+    room: Vec<u8>,
+    used: usize,
+    chunks: Vec<Piece>,
+}
+
+/// What becomes a chunk: its stream, its offset there, and where it lies in a room.
+pub(crate) type Piece = (u32, u64, Range<usize>);
+
+impl Batch {
+    fn in_room(room: Vec<u8>) -> Self {
+        Self { room, used: 0, chunks: Vec::new() }
+    }
 }
 
 /// Takes bytes, gives entries.
@@ -57,7 +68,8 @@ struct Shared {
     /// What is stored already.
     index: Index,
     state: Mutex<State>,
-    spent: Mutex<Vec<Batch>>,
+    /// Rooms to be used again.
+    spent: Mutex<Vec<Vec<u8>>>,
 }
 
 #[derive(Debug)]
@@ -68,6 +80,9 @@ struct State {
     looked_at: u64,
     failed: Option<Error>,
 }
+
+/// Where a thread compresses to, used again and again.
+type Rooms = Vec<Vec<u8>>;
 
 #[derive(Debug)]
 struct Pool {
@@ -81,7 +96,7 @@ impl Packer {
         let state = State { new: Names::default(), pack: None, looked_at: 0, failed: None };
         let (state, spent) = (Mutex::new(state), Mutex::default());
         let shared = Arc::new(Shared { store: store.clone(), index, state, spent });
-        Self { shared, batch: Batch::default(), pool: None, entries: Vec::new() }
+        Self { shared, batch: Batch::in_room(Vec::new()), pool: None, entries: Vec::new() }
     }
 
     /// Whether a chunk is stored already, or about to be.
@@ -100,18 +115,38 @@ impl Packer {
 
     /// Adds what becomes one chunk.
     pub(crate) fn push(&mut self, stream: u32, at: u64, bytes: &[u8]) -> Result<()> {
-        if self.batch.bytes.len() + bytes.len() > BATCH {
-            self.hand_over()?;
+        if self.batch.used + bytes.len() > self.batch.room.len() {
+            let next = Batch::in_room(self.room());
+            let full = std::mem::replace(&mut self.batch, next);
+            self.hand_over(full)?;
         }
-        self.batch.bytes.extend_from_slice(bytes);
-        self.batch.runs.push((stream, at, bytes.len()));
+        let place = self.batch.used..self.batch.used + bytes.len();
+        let too_long = || Error::Misuse { what: "a chunk is too long".into() };
+        let room = self.batch.room.get_mut(place.clone()).ok_or_else(too_long)?;
+        room.copy_from_slice(bytes);
+        self.batch.used = place.end;
+        self.batch.chunks.push((stream, at, place));
         Ok(())
     }
 
-    fn hand_over(&mut self) -> Result<()> {
-        let spent = self.shared.spent().pop();
-        let fresh = || Batch { bytes: Vec::with_capacity(BATCH), runs: Vec::new() };
-        let batch = std::mem::replace(&mut self.batch, spent.unwrap_or_else(fresh));
+    /// Adds what becomes chunks and is in a room of its own already; gives back another room.
+    pub(crate) fn push_room(&mut self, room: Vec<u8>, chunks: Vec<Piece>) -> Result<Vec<u8>> {
+        if chunks.is_empty() {
+            return Ok(room);
+        }
+        self.hand_over(Batch { room, used: 0, chunks })?;
+        Ok(self.room())
+    }
+
+    /// Room for a batch.
+    pub(crate) fn room(&self) -> Vec<u8> {
+        self.shared.spent().pop().unwrap_or_else(|| vec![0; BATCH])
+    }
+
+    fn hand_over(&mut self, batch: Batch) -> Result<()> {
+        if batch.chunks.is_empty() {
+            return Ok(());
+        }
         let shared = Arc::clone(&self.shared);
         let pool = self.pool.get_or_insert_with(|| Pool::start(&shared));
         if pool.batches.send(batch).is_err() {
@@ -130,8 +165,8 @@ impl Packer {
 
     /// Waits until all that was pushed is written.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        let rest = std::mem::take(&mut self.batch);
-        self.entries.extend(self.shared.take(&rest)?);
+        let rest = std::mem::replace(&mut self.batch, Batch::in_room(Vec::new()));
+        self.entries.extend(self.shared.take(&rest, &mut Vec::new())?);
         if let Some(Pool { batches, threads }) = self.pool.take() {
             drop(batches);
             for thread in threads {
@@ -147,7 +182,7 @@ impl Packer {
     /// Stores chunks at once, and names them.
     pub(crate) fn store(&self, chunks: &[Vec<u8>]) -> Result<Vec<Name>> {
         let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
-        self.shared.put(&chunks)
+        self.shared.put(&chunks, &mut Rooms::new())
     }
 
     /// Makes the pack durable and puts it in place; how many bytes it has, and its name, which is
@@ -187,17 +222,17 @@ impl Pool {
 /// One thread: takes batches until there are no more. After a failure they are taken and dropped, so
 /// that nobody waits.
 fn work(shared: &Shared, waiting: &Mutex<Receiver<Batch>>) -> Vec<Entry> {
-    let mut entries = Vec::new();
+    let (mut entries, mut rooms) = (Vec::new(), Vec::new());
     loop {
         let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(mut batch) = batch else { return entries };
-        match shared.take(&batch) {
+        let Ok(batch) = batch else { return entries };
+        match shared.take(&batch, &mut rooms) {
             Ok(more) => entries.extend(more),
             Err(error) => drop(shared.state().failed.get_or_insert(error)),
         }
-        batch.bytes.clear();
-        batch.runs.clear();
-        shared.spent().push(batch);
+        if batch.room.len() == BATCH {
+            shared.spent().push(batch.room);
+        }
     }
 }
 
@@ -206,25 +241,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spent(&self) -> MutexGuard<'_, Vec<Batch>> {
+    fn spent(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, batch: &Batch) -> Result<Vec<Entry>> {
-        let mut rest = batch.bytes.as_slice();
-        let mut chunks = Vec::with_capacity(batch.runs.len());
-        for &(_, _, len) in &batch.runs {
-            let (chunk, later) = rest.split_at(len.min(rest.len()));
-            chunks.push(chunk);
-            rest = later;
-        }
-        let names = self.put(&chunks)?;
-        let placed = batch.runs.iter().zip(names);
-        Ok(placed.map(|(&(stream, at, _), name)| Entry { stream, at, name }).collect())
+    fn take(&self, batch: &Batch, rooms: &mut Rooms) -> Result<Vec<Entry>> {
+        let bytes = |(_, _, place): &Piece| batch.room.get(place.clone()).unwrap_or_default();
+        let chunks: Vec<&[u8]> = batch.chunks.iter().map(bytes).collect();
+        let names = self.put(&chunks, rooms)?;
+        let placed = batch.chunks.iter().zip(names);
+        Ok(placed.map(|((stream, at, _), name)| Entry { stream: *stream, at: *at, name }).collect())
     }
 
     /// Stores those chunks that are not stored yet, and names all.
-    fn put(&self, chunks: &[&[u8]]) -> Result<Vec<Name>> {
+    fn put(&self, chunks: &[&[u8]], rooms: &mut Rooms) -> Result<Vec<Name>> {
         let names: Vec<Name> = chunks.iter().map(|chunk| Name::of(chunk)).collect();
         let new: Vec<bool> = {
             let mut state = self.state();
@@ -233,11 +263,14 @@ impl Shared {
             names.iter().map(|name| !known.contains_key(name) && state.new.insert(*name)).collect()
         };
         let new = chunks.iter().zip(&names).zip(new).filter(|(_, new)| *new);
-        let packed = new.map(|((bytes, name), _)| Packed::of(*name, bytes));
-        let packed = packed.collect::<Result<Vec<_>>>()?;
+        let mut packed = Vec::new();
+        for ((bytes, name), _) in new {
+            packed.push(Packed::of(*name, bytes, rooms.pop().unwrap_or_default())?);
+        }
         if !packed.is_empty() {
             self.write(&packed)?;
         }
+        rooms.extend(packed.into_iter().map(|one| one.smaller));
         Ok(names)
     }
 
@@ -282,10 +315,10 @@ struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    fn of(name: Name, bytes: &'a [u8]) -> Result<Self> {
-        let mut smaller = Vec::new();
-        let codec = chunk::pack(bytes, &mut smaller);
-        let stored = if codec == Codec::Raw { bytes } else { &smaller };
+    fn of(name: Name, bytes: &'a [u8], mut smaller: Vec<u8>) -> Result<Self> {
+        let packed = chunk::pack(bytes, &mut smaller).and_then(|len| smaller.get(..len));
+        let codec = if packed.is_some() { Codec::Lz4 } else { Codec::Raw };
+        let stored = packed.unwrap_or(bytes);
         let too_long = |_| Error::Misuse { what: "a chunk is too long".into() };
         let raw = u32::try_from(bytes.len()).map_err(too_long)?;
         let header = pack::header(&name, codec, raw, stored)?;
@@ -295,6 +328,7 @@ impl<'a> Packed<'a> {
     }
 
     fn stored(&self) -> &[u8] {
-        if self.location.codec == Codec::Raw { self.bytes } else { &self.smaller }
+        let smaller = self.smaller.get(..self.location.stored as usize).unwrap_or_default();
+        if self.location.codec == Codec::Raw { self.bytes } else { smaller }
     }
 }

@@ -191,6 +191,38 @@ impl Writer {
         Ok(())
     }
 
+    /// Appends runs of bytes, at their offsets, that lie one behind the other in `room`. Gives back
+    /// room for the next: whole blocks are not copied, but handed on with the room that they are in.
+    pub fn runs(&mut self, name: &str, runs: &[(u64, usize)], room: Vec<u8>) -> Result<Vec<u8>> {
+        let id = self.open(name)?;
+        let (mut start, mut pieces) = (0, Vec::new());
+        for &(mut at, len) in runs {
+            let end = start + len;
+            while start < end {
+                let offset = usize::try_from(at % BLOCK).unwrap_or_default();
+                let take = (end - start).min(LARGEST - offset);
+                let bytes = room.get(start..start + take).unwrap_or_default();
+                if bytes.len() == LARGEST && self.turn_to_fresh(name, at)? {
+                    self.pass(name, at + BLOCK);
+                    pieces.extend(
+                        full_runs(bytes)
+                            .map(|(from, to)| (id, at + from as u64, start + from..start + to)),
+                    );
+                } else {
+                    self.stream(name, at, bytes)?;
+                }
+                (start, at) = (start + take, at + take as u64);
+            }
+        }
+        self.packer.push_room(room, pieces)
+    }
+
+    /// Room for [`runs`](Self::runs).
+    #[must_use]
+    pub fn room(&self) -> Vec<u8> {
+        self.packer.room()
+    }
+
     /// Says that a range of a stream is as it was in the parent. It takes its place among the
     /// stream's bytes: offsets ascend.
     pub fn unchanged(&mut self, name: &str, range: Range<u64>) -> Result<()> {
@@ -273,21 +305,9 @@ impl Writer {
 
     /// Cuts a block into runs without zero pages.
     fn cut(&mut self, stream: u32, at: u64, block: &[u8]) -> Result<()> {
-        let mut start = None;
-        let pages = block.len().div_ceil(PAGE);
-        for page in 0..=pages {
-            let bytes = block.get(page * PAGE..block.len().min((page + 1) * PAGE));
-            let full = page < pages && bytes.is_some_and(|bytes| !chunk::is_zero(bytes));
-            match (start, full) {
-                (None, true) => start = Some(page),
-                (Some(first), false) => {
-                    let run = block.get(first * PAGE..block.len().min(page * PAGE));
-                    let at = at + (first * PAGE) as u64;
-                    self.packer.push(stream, at, run.unwrap_or_default())?;
-                    start = None;
-                }
-                _ => {}
-            }
+        for (from, to) in full_runs(block) {
+            let bytes = block.get(from..to).unwrap_or_default();
+            self.packer.push(stream, at + from as u64, bytes)?;
         }
         Ok(())
     }
@@ -347,4 +367,17 @@ impl Writer {
         let packs = self.packer.packs_of(chunks.chain(&names));
         Ok((streams, packs))
     }
+}
+
+/// Where pages that are not zero begin and end, neighbours joined.
+fn full_runs(block: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut pages = block.chunks(PAGE).enumerate().peekable();
+    std::iter::from_fn(move || {
+        let (first, page) = pages.find(|(_, page)| !chunk::is_zero(page))?;
+        let (start, mut end) = (first * PAGE, first * PAGE + page.len());
+        while let Some((_, page)) = pages.next_if(|(_, page)| !chunk::is_zero(page)) {
+            end += page.len();
+        }
+        Some((start, end))
+    })
 }

@@ -21,7 +21,9 @@ use crate::image::{Bulk, Contents, ImageSink};
 use crate::inventory::{End, Pid, SpaceId};
 
 /// How much is read in one go.
-const ROOM: usize = 4 << 20;
+const ROOM: usize = 2 << 20;
+/// Large runs are cut at multiples of this: sinks store blocks, and copy what is part of one.
+const ALIGN: u64 = 64 << 10;
 /// `IOV_MAX` of `include/uapi/linux/uio.h`.
 const RUNS: usize = 1024;
 
@@ -39,27 +41,29 @@ impl Copy {
     pub(crate) fn run(self, image: &mut dyn ImageSink) -> Result<u64> {
         let (mut room, mut total) = (vec![0; ROOM], 0);
         for (id, (pid, own)) in self.spaces {
-            total += pages(pid, &own, &mut room, &mut |at, bytes| {
-                Ok(image.bytes(Contents::Space(id), at, bytes)?)
-            })?;
+            let give = &mut |runs: &[(u64, usize)], room| {
+                Ok(image.runs(Contents::Space(id), runs, room)?)
+            };
+            total += pages(pid, &own, &mut room, give)?;
         }
         for ((object, end), bytes) in self.bulk.bytes {
             image.bytes(Contents::Object(object, end), 0, &bytes)?;
             total += bytes.len() as u64;
         }
         for (object, file) in self.bulk.files {
-            total += contents(file, &mut room, &mut |at, bytes| {
-                Ok(image.bytes(Contents::Object(object, End(0)), at, bytes)?)
-            })?;
+            let give = &mut |runs: &[(u64, usize)], room| {
+                Ok(image.runs(Contents::Object(object, End(0)), runs, room)?)
+            };
+            total += contents(file, &mut room, give)?;
         }
         Ok(total)
     }
 }
 
-/// Where bytes go.
-type Give<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;
+/// Where bytes go: runs that lie one behind the other in a room. It gives back another.
+type Give<'a> = &'a mut dyn FnMut(&[(u64, usize)], Vec<u8>) -> Result<Vec<u8>>;
 
-fn pages(pid: Pid, own: &Own, room: &mut [u8], give: Give<'_>) -> Result<u64> {
+fn pages(pid: Pid, own: &Own, room: &mut Vec<u8>, give: Give<'_>) -> Result<u64> {
     let mut source = Source { pid, gently: false, memory: None };
     let alone = without(&own.pages, &own.shared).into_iter().map(|range| (range, false));
     let shared = intersect(&own.pages, &own.shared).into_iter().map(|range| (range, true));
@@ -75,10 +79,10 @@ fn pages(pid: Pid, own: &Own, room: &mut [u8], give: Give<'_>) -> Result<u64> {
         let mut at = start;
         while at < end {
             let left = usize::try_from(end - at).unwrap_or(usize::MAX);
-            let len = left.min(room.len() - filled);
+            let len = fitting(at, left, room.len() - filled);
             runs.push((at, len));
             (at, filled, total) = (at + len as u64, filled + len, total + len as u64);
-            if filled == room.len() || runs.len() == RUNS {
+            if len < left || filled == room.len() || runs.len() == RUNS {
                 source.copy(&runs, room, give)?;
                 (runs, filled) = (Vec::new(), 0);
             }
@@ -86,6 +90,15 @@ fn pages(pid: Pid, own: &Own, room: &mut [u8], give: Give<'_>) -> Result<u64> {
     }
     source.copy(&runs, room, give)?;
     Ok(total)
+}
+
+/// How much of `left` bytes at `at` is read into `space`.
+fn fitting(at: u64, left: usize, space: usize) -> usize {
+    if left <= space {
+        return left;
+    }
+    let over = usize::try_from((at + space as u64) % ALIGN).unwrap_or_default();
+    if over < space { space - over } else { space }
 }
 
 /// Whose memory is read, and how.
@@ -96,22 +109,22 @@ struct Source {
 }
 
 impl Source {
-    fn copy(&mut self, runs: &[(u64, usize)], room: &mut [u8], give: Give<'_>) -> Result<()> {
+    fn copy(&mut self, runs: &[(u64, usize)], room: &mut Vec<u8>, give: Give<'_>) -> Result<()> {
         let wanted: usize = runs.iter().map(|run| run.1).sum();
         let Some(into) = room.get_mut(..wanted).filter(|into| !into.is_empty()) else {
             return Ok(());
         };
         let mut done = if self.gently { 0 } else { self.quickly(runs, into)? };
-        let mut rest = &mut *into;
+        let mut rest = into;
         for &(at, len) in runs {
-            let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
+            let (now, later) = rest.split_at_mut(len);
             if done < len {
                 self.memory()?.read_exact_at(now, at).map_err(kernel_io("read"))?;
             }
             done = done.saturating_sub(len);
-            give(at, now)?;
             rest = later;
         }
+        *room = give(runs, std::mem::take(room))?;
         Ok(())
     }
 
@@ -139,7 +152,7 @@ impl Source {
 }
 
 /// What a file of our own opening holds, but for holes.
-fn contents(file: OwnedFd, room: &mut [u8], give: Give<'_>) -> Result<u64> {
+fn contents(file: OwnedFd, room: &mut Vec<u8>, give: Give<'_>) -> Result<u64> {
     let file = File::from(file);
     let (mut at, mut total) = (0, 0);
     loop {
@@ -151,15 +164,16 @@ fn contents(file: OwnedFd, room: &mut [u8], give: Give<'_>) -> Result<u64> {
         let end = lseek(&file, start, Whence::SeekHole).map_err(kernel("lseek"))?;
         at = start;
         while at < end {
-            let left = usize::try_from(end - at).unwrap_or(usize::MAX).min(room.len());
             let place = at.cast_unsigned();
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let left = fitting(place, left, room.len());
             let len = file
                 .read_at(room.get_mut(..left).unwrap_or_default(), place)
                 .map_err(kernel_io("read"))?;
             if len == 0 {
                 return Ok(total);
             }
-            give(place, room.get(..len).unwrap_or_default())?;
+            *room = give(&[(place, len)], std::mem::take(room))?;
             (at, total) = (at + i64::try_from(len).unwrap_or(i64::MAX), total + len as u64);
         }
     }
@@ -170,6 +184,24 @@ mod tests {
     use super::*;
     use nix::sys::memfd::{MFdFlags, memfd_create};
 
+    /// Takes runs apart.
+    fn each(runs: &[(u64, usize)], room: &[u8], mut see: impl FnMut(u64, &[u8])) {
+        let mut rest = room;
+        for &(at, len) in runs {
+            let (now, later) = rest.split_at(len);
+            see(at, now);
+            rest = later;
+        }
+    }
+
+    #[test]
+    fn large_runs_end_where_blocks_do() {
+        assert_eq!(fitting(4096, 100, 200), 100, "all of it");
+        assert_eq!(fitting(4096, 1 << 30, 2 << 20), (2 << 20) - 4096);
+        assert_eq!(fitting(0, 1 << 30, 2 << 20), 2 << 20);
+        assert_eq!(fitting(4096, 1 << 30, 4096), 4096, "too little room for a block");
+    }
+
     #[test]
     fn ranges_of_our_own_come_out_as_they_are() {
         let bytes: Vec<u8> = (0..50_000_u32).map(|n| (n % 251) as u8).collect();
@@ -178,9 +210,9 @@ mod tests {
         let own = Own { pages, shared: vec![(base + 300, base + 9000)] };
         let (mut room, mut seen) = (vec![0; 4096], BTreeMap::new());
         let me = Pid(std::process::id().cast_signed());
-        let total = super::pages(me, &own, &mut room, &mut |at, bytes| {
-            seen.insert(at - base, bytes.to_vec());
-            Ok(())
+        let total = super::pages(me, &own, &mut room, &mut |runs, room| {
+            each(runs, &room, |at, bytes| drop(seen.insert(at - base, bytes.to_vec())));
+            Ok(room)
         });
         assert_eq!(total.unwrap(), 49_910);
         assert_eq!(seen.remove(&0).unwrap(), bytes[..10]);
@@ -194,9 +226,9 @@ mod tests {
         copy.set_len(1 << 30).unwrap();
         copy.write_all_at(b"data", (1 << 20) + 5).unwrap();
         let (mut room, mut seen) = (vec![0; 4096], Vec::new());
-        let total = contents(file, &mut room, &mut |at, bytes| {
-            seen.push((at, bytes.to_vec()));
-            Ok(())
+        let total = contents(file, &mut room, &mut |runs, room| {
+            each(runs, &room, |at, bytes| seen.push((at, bytes.to_vec())));
+            Ok(room)
         });
         assert_eq!(total.unwrap(), 4096);
         assert_eq!(seen[0].0, 1 << 20);

@@ -125,6 +125,38 @@ fn a_file_that_grew_shrank_or_starts_anywhere_is_right() {
     assert_eq!(seen, 100_000, "what was cut off is not there");
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn runs_in_a_room_are_as_if_written_one_by_one(
+        runs in prop::collection::vec((0..20u64, 1..40u64, any::<bool>()), 1..12),
+    ) {
+        let (_dir, store) = store();
+        let mut writer = begin(&store, None).unwrap();
+        let (mut at, mut model, mut list, mut used) = (0, Vec::new(), Vec::new(), 0);
+        let mut room = writer.room();
+        for (gap, pages, zero) in runs {
+            at += gap * PAGE;
+            let len = usize::try_from(pages * PAGE).unwrap();
+            let bytes = if zero { vec![0; len] } else { noise(len, at + 1) };
+            model.resize(usize::try_from(at).unwrap(), 0);
+            model.extend_from_slice(&bytes);
+            room[used..used + len].copy_from_slice(&bytes);
+            list.push((at, len));
+            (at, used) = (at + pages * PAGE, used + len);
+            if used > 500_000 {
+                room = writer.runs("space/0", &list, room).unwrap();
+                (list, used) = (Vec::new(), 0);
+            }
+        }
+        writer.runs("space/0", &list, room).unwrap();
+        writer.commit(meta()).unwrap();
+        let read = contents(&store.read("web", 1).unwrap(), "space/0", model.len());
+        prop_assert!(read == model);
+    }
+}
+
 #[test]
 fn a_record_that_ends_in_zeros_keeps_them() {
     let (_dir, store) = store();

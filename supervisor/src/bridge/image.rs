@@ -64,6 +64,15 @@ impl ImageSink for Sink<'_> {
         Ok(self.writer.stream(&name(of), at, bytes)?)
     }
 
+    fn runs(&mut self, of: Contents, runs: &[(u64, usize)], room: Vec<u8>) -> io::Result<Vec<u8>> {
+        let bytes: usize = runs.iter().map(|(_, len)| len).sum();
+        if matches!(of, Contents::Space(_)) {
+            self.space_bytes += bytes as u64;
+        }
+        self.meter.passed(bytes);
+        Ok(self.writer.runs(&name(of), runs, room)?)
+    }
+
     fn restart(&mut self, of: Contents) -> io::Result<()> {
         Ok(self.writer.restart(&name(of))?)
     }
