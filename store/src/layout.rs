@@ -228,7 +228,11 @@ pub(crate) fn lock_file(path: &Path) -> Result<File> {
 }
 
 pub(crate) fn lock(path: &Path, how: FlockArg) -> Result<Lock> {
-    let mut file = lock_file(path)?;
+    lock_open(lock_file(path)?, path, how)
+}
+
+/// Waits for a lock on an open file.
+pub(crate) fn lock_open(mut file: File, path: &Path, how: FlockArg) -> Result<Lock> {
     loop {
         match Flock::lock(file, how) {
             Ok(lock) => return Ok(lock),

@@ -5,13 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::FlockArg;
 use prost::Message;
 
 use crate::chunk::Name;
 use crate::error::{Error, Result, io_error};
 use crate::facts::{Meta, Snapshot, SnapshotState};
-use crate::layout::{Lock, Store, VERSION};
+use crate::layout::{Lock, Store, VERSION, lock_open};
 use crate::line::Line;
 use crate::medium::{Medium, above};
 
@@ -166,8 +166,7 @@ impl Manifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
             Err(error) => return Err(io_error("open", &path)(error)),
         };
-        let lock = Flock::lock(file, FlockArg::LockShared)
-            .map_err(|(_, errno)| io_error("lock", &path)(errno.into()))?;
+        let lock = lock_open(file, &path, FlockArg::LockShared)?;
         let failed = io_error("read", &path);
         if lock.metadata().map_err(&failed)?.nlink() == 0 {
             return Err(missing());

@@ -5,7 +5,7 @@
 //! become one. It is safe to stop at any moment, and goes on beside readers and writers: a pack is
 //! removed only after what it still had is durable elsewhere, and nobody can refer to it
 //! ([`crate::epoch`]).
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::epoch::{self, Condemned};
 use crate::error::{Error, Result};
@@ -135,12 +135,17 @@ impl Store {
             condemned = left;
         }
         let names = self.doomed()?;
-        if names.is_empty() {
+        let nothing = names.is_empty();
+        if nothing && self.uncommitted()?.is_empty() {
             return Ok(Some(pruned));
         }
         if let Some(_nobody) = epoch::alone(self)? {
             // Nobody writes, and nobody begins to: what is needed now will be.
             self.remove_unneeded(&names, &mut pruned)?;
+            self.uncommitted()?.iter().try_for_each(|path| self.medium().remove(path))?;
+            return Ok(Some(pruned));
+        }
+        if nothing {
             return Ok(Some(pruned));
         }
         condemned = Condemned { epoch: condemned.epoch + 1, names };
@@ -274,15 +279,20 @@ impl Store {
         Ok(())
     }
 
-    /// Removes manifests that were forgotten while somebody read them, if nobody does any more, and
-    /// those that a dead writer did not commit.
-    fn drop_gone(&self, workload: &str) -> Result<()> {
-        if let Some(_no_writer) = layout::try_lock(&self.folder(workload).join("lock"))? {
+    /// Manifests that a writer did not commit, or not yet.
+    fn uncommitted(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for folder in self.names()?.iter().map(|workload| self.folder(workload)) {
             let draft = |name: &&String| pack::is_draft(name) && *name != "next.tmp";
-            for name in layout::listed(&self.folder(workload))?.iter().filter(draft) {
-                self.medium().remove(&self.folder(workload).join(name))?;
-            }
+            found.extend(
+                layout::listed(&folder)?.iter().filter(draft).map(|name| folder.join(name)),
+            );
         }
+        Ok(found)
+    }
+
+    /// Removes manifests that were forgotten while somebody read them, if nobody does any more.
+    fn drop_gone(&self, workload: &str) -> Result<()> {
         for seq in self.gone_numbers(workload)? {
             let path = self.gone(workload, seq);
             if let Some(_unread) = layout::try_lock(&path)? {

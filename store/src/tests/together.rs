@@ -38,6 +38,22 @@ fn what_a_writer_refers_to_is_not_pruned_before_it_commits() {
 }
 
 #[test]
+fn what_dead_writers_left_goes_and_nobody_is_kept_waiting() {
+    let (_dir, store) = store();
+    snap(&store, None, b"x");
+    let drafts =
+        [store.manifest("web", 7), packs(&store)[0].clone()].map(|p| p.with_extension("tmp"));
+    drafts.iter().for_each(|path| std::fs::write(path, "half").unwrap());
+    let writer = super::begin(&store, Some(1)).unwrap();
+    store.prune().unwrap().unwrap();
+    assert!(drafts[0].exists(), "it could be that writer's");
+    drop(writer);
+    store.prune().unwrap().unwrap();
+    store.prune().unwrap().unwrap();
+    assert!(drafts.iter().all(|path| !path.exists()));
+}
+
+#[test]
 fn a_reader_keeps_what_it_reads_and_gives_way_when_done() {
     let (_dir, store) = store();
     let bytes = noise(3 << 20, 1);
