@@ -28,7 +28,8 @@ pub(crate) fn built(file: &str) -> PathBuf {
     path
 }
 
-/// Builds under a name of its own, then renames: tests that need the same subject do not meet.
+/// Builds under a name of its own, then links: tests that need the same subject do not meet, and none
+/// finds that the executable it runs was replaced.
 fn build(how: &str, source: &Path, path: &Path) {
     let draft = path.with_extension(std::process::id().to_string());
     let mut words = how.split_whitespace();
@@ -46,7 +47,12 @@ fn build(how: &str, source: &Path, path: &Path) {
     let output = command.output().unwrap_or_else(|error| panic!("{tool} is missing: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{} does not build:\n{said}", source.display());
-    fs::rename(&draft, path).expect("a subject's place");
+    match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            panic!("{}: {error}", path.display());
+        }
+        _ => fs::remove_file(&draft).expect("our own draft"),
+    }
 }
 
 fn target() -> PathBuf {

@@ -114,6 +114,6 @@ fn open_for_writing(pid: i32) -> impl Iterator<Item = Candidate> {
         let same = fs::metadata(link.path()).ok()?;
         let one = (meta.dev(), meta.ino()) == (same.dev(), same.ino());
         let (device, inode) = (meta.dev(), meta.ino());
-        one.then(|| Candidate { path, device, inode, mapped: false, read_only: false })
+        one.then_some(Candidate { path, device, inode, mapped: false, read_only: false })
     })
 }
