@@ -18,8 +18,8 @@ use crate::medium::Medium;
 use crate::pack::{self, Extent, HEADER, Location, PackWriter};
 use crate::space;
 
-/// How much is handed to a thread at once: the room of a batch.
-pub(crate) const BATCH: usize = 2 << 20;
+/// How much is handed to a thread at once: the room of a batch. All rooms together stay in the cache.
+pub(crate) const BATCH: usize = 512 << 10;
 /// How many batches may wait.
 const WAITING: usize = 4;
 const THREADS: usize = 2;

@@ -20,8 +20,8 @@ use crate::error::{Error, Result, kernel, kernel_io};
 use crate::image::{Bulk, Contents, ImageSink};
 use crate::inventory::{End, Pid, SpaceId};
 
-/// How much is read in one go.
-const ROOM: usize = 2 << 20;
+/// How much is read in one go: little enough that who takes it finds it in the cache.
+const ROOM: usize = 512 << 10;
 /// Large runs are cut at multiples of this: sinks store blocks, and copy what is part of one.
 const ALIGN: u64 = 64 << 10;
 /// `IOV_MAX` of `include/uapi/linux/uio.h`.

@@ -145,7 +145,7 @@ proptest! {
             room[used..used + len].copy_from_slice(&bytes);
             list.push((at, len));
             (at, used) = (at + pages * PAGE, used + len);
-            if used > 500_000 {
+            if used > 300_000 {
                 room = writer.runs("space/0", &list, room).unwrap();
                 (list, used) = (Vec::new(), 0);
             }
