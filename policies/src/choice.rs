@@ -66,6 +66,8 @@ enum Began {
     /// By itself: no recovery is going on.
     #[default]
     Normally,
+    /// Somebody restored this one: an episode does not begin with a step back from it.
+    ByHand(u64),
     Restored(u64),
     Fresh,
 }
@@ -82,10 +84,10 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Somebody restored this snapshot: a crash at once after that is blamed on it, too.
+    /// Somebody restored this snapshot. Those taken since are in doubt for a while; it is not.
     #[must_use]
     pub fn of_restored(seq: u64, newest: u64) -> Self {
-        Self { began: Began::Restored(seq), newest_then: newest, ..Self::default() }
+        Self { began: Began::ByHand(seq), newest_then: newest, ..Self::default() }
     }
 
     /// How many tries this episode has had: the argument of [`crate::backoff::pause`].
@@ -117,6 +119,9 @@ impl Recovery {
         let at_once = lived < BLAMED;
         match self.began {
             Began::Restored(seq) if at_once => self.step_back(seq, newest_first),
+            Began::ByHand(seq) if at_once && newest_first.contains(&seq) => {
+                (Choice::Restore(seq), Reason::Newest)
+            }
             Began::Fresh if at_once => (Choice::Fail, Reason::FreshCrashed),
             _ => match newest_first.first() {
                 Some(seq) => {
@@ -158,6 +163,7 @@ impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.began {
             Began::Normally => f.write_str("normally")?,
+            Began::ByHand(seq) => write!(f, "by-hand:{seq}")?,
             Began::Restored(seq) => write!(f, "restored:{seq}")?,
             Began::Fresh => f.write_str("fresh")?,
         }
@@ -173,6 +179,7 @@ impl FromStr for Recovery {
         let read = || {
             let mut words = text.split(' ');
             let began = match words.next()?.split_once(':') {
+                Some(("by-hand", seq)) => Began::ByHand(seq.parse().ok()?),
                 Some(("restored", seq)) => Began::Restored(seq.parse().ok()?),
                 None if text.starts_with("normally") => Began::Normally,
                 None if text.starts_with("fresh") => Began::Fresh,
@@ -281,8 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_by_hand_is_a_restore() {
+    fn what_somebody_restored_is_tried_once_more_and_only_then_blamed() {
         let mut recovery = Recovery::of_restored(7, 9);
+        assert_eq!(recovery.to_string().parse(), Ok(recovery));
+        assert_eq!(recovery.crashed(AT_ONCE, &[10, 7, 6]).0, Choice::Restore(7));
         assert_eq!(recovery.crashed(AT_ONCE, &[7, 6]).0, Choice::StepBack(6));
         let mut recovery = Recovery::of_restored(7, 9);
         assert_eq!(recovery.crashed(LATER, &[10, 7, 6]).0, Choice::Restore(10));

@@ -75,7 +75,9 @@ impl Shell {
             from_shim::Of::Worked(pid) => self.hear_stranger_end(pid),
             from_shim::Of::Stopped(by) if by != 0 => self.stop_too(),
             from_shim::Of::Ended(ended) => {
-                if self.interrupted.is_some_and(|at| now() - at < TYPED) {
+                // What else could kill it is no answer to a `^C`.
+                let by_itself = [0, Signal::SIGINT as i32].contains(&ended.signal);
+                if by_itself && self.interrupted.is_some_and(|at| now() - at < TYPED) {
                     self.feed(Event::Interrupted);
                 }
                 self.feed(Event::Ended(ended));

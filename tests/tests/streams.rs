@@ -1,0 +1,183 @@
+//! Standard streams of a workload that crashes: pipes, files and terminals, in and out. What was read
+//! from a pipe is given again, what was written to a file is taken back, and the log reads like one
+//! undisturbed run.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tests::{Lab, eventually, trial};
+
+const NAME: &str = "streams";
+const LINES: usize = 400;
+
+fn shell(lab: &Lab, script: &str) -> Command {
+    let mut command = lab.snapd().command(&[]);
+    let snapd = command.get_program().to_owned();
+    let envs: Vec<_> =
+        command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
+    command = Command::new("bash");
+    command.args(["-c", script]).current_dir(lab.folder());
+    for (name, value) in envs {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let run = format!("{} run --name {NAME} --every 300ms", snapd.to_string_lossy());
+    let numbered = format!("/usr/bin/python3 {} 8", lab.subject("numbered.py").display());
+    command.env("RUN", run).env("NUMBERED", numbered).stdin(Stdio::null());
+    command
+}
+
+fn row(lab: &Lab) -> Option<Value> {
+    let rows = lab.snapd().call(&["ls", "--json"]).ok().json();
+    rows.as_array()?.iter().find(|row| row["name"] == NAME).cloned()
+}
+
+fn running(lab: &Lab) -> Option<i32> {
+    let row = row(lab)?;
+    let up = row["state"] == "running" || row["state"] == "checkpointing";
+    i32::try_from(row["pid"].as_i64()?).ok().filter(|pid| up && *pid > 0)
+}
+
+/// Once it has run for a while and has a snapshot, kills it or its shim, and waits for the restore.
+fn crash(lab: &Lab, whom: impl Fn(i32) -> i32) {
+    let has_some = || row(lab).is_some_and(|row| row["snapshots"].as_u64() >= Some(3));
+    eventually("three snapshots", Duration::from_secs(60), has_some);
+    let pid = running(lab).expect("a running workload");
+    kill(Pid::from_raw(whom(pid)), Signal::SIGKILL).unwrap();
+    eventually("the restore", Duration::from_secs(60), || {
+        row(lab).is_some_and(|row| row["restores"] == 1)
+    });
+}
+
+fn shim_of(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    parent.trim().parse().unwrap()
+}
+
+fn expected() -> String {
+    let lines: String = (1..=LINES).map(|number| format!("{number}:{number}\n")).collect();
+    format!("{lines}total {LINES}\n")
+}
+
+fn finish(mut child: Child) -> i32 {
+    let mut code = None;
+    eventually("the end", Duration::from_secs(120), || {
+        code = child.try_wait().unwrap();
+        code.is_some()
+    });
+    code.and_then(|code| code.code()).expect("an exit")
+}
+
+fn log(lab: &Lab) -> String {
+    lab.snapd().call(&["logs", NAME]).ok().stdout
+}
+
+fn said(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+trial!(a_generator_before_and_tee_behind, 180, |lab| {
+    let script = format!("seq 1 {LINES} | $RUN -- $NUMBERED 2>err | tee passed >/dev/null");
+    let child = shell(lab, &script).spawn().unwrap();
+    crash(lab, |pid| pid);
+    assert_eq!(finish(child), 0);
+    assert_eq!(log(lab), expected());
+    // What had gone through a pipe cannot be taken back: some of it came twice, nothing is missing.
+    let passed = said(&lab.path("passed"));
+    assert!(passed.len() > expected().len() && passed.ends_with(&format!("total {LINES}\n")));
+    for number in 1..=LINES {
+        assert!(passed.contains(&format!("{number}:{number}\n")));
+    }
+    assert!(said(&lab.path("err")).contains("streams was restored from streams@"));
+});
+
+trial!(a_generator_outlives_the_shim, 180, |lab| {
+    let slowly = format!("for i in $(seq 1 {LINES}); do echo $i; sleep 0.006; done");
+    let script = format!("{{ {slowly}; }} | $RUN -- $NUMBERED >out 2>err");
+    let child = shell(lab, &script).spawn().unwrap();
+    crash(lab, shim_of);
+    assert_eq!(finish(child), 0);
+    assert_eq!(said(&lab.path("out")), expected());
+});
+
+trial!(files_in_and_out, 180, |lab| {
+    let lines: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
+    fs::write(lab.path("in"), lines).unwrap();
+    fs::write(lab.path("out"), "before\n").unwrap();
+    // The shell goes on in the very file, behind what the workload has written.
+    let script = "{ $RUN -- $NUMBERED <in 2>err; echo behind; } >>out";
+    let child = shell(lab, script).spawn().unwrap();
+    crash(lab, |pid| pid);
+    assert_eq!(finish(child), 0);
+    assert_eq!(said(&lab.path("out")), format!("before\n{}behind\n", expected()));
+});
+
+trial!(files_go_on_under_another_keeper, 180, |lab| {
+    let lines: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
+    fs::write(lab.path("in"), lines).unwrap();
+    let script = "$RUN -d -- $NUMBERED <in 2>err >out; exit 0";
+    assert_eq!(finish(shell(lab, script).spawn().unwrap()), 0);
+    eventually("three snapshots", Duration::from_secs(60), || {
+        row(lab).is_some_and(|row| row["snapshots"].as_u64() >= Some(3))
+    });
+    // As a power cut would have it: nothing of it is left, not even who could bring it back.
+    lab.kill_everything();
+    lab.snapd().call(&["restore", NAME, "--detach"]).ok();
+    eventually("the end", Duration::from_secs(60), || row(lab).unwrap()["state"] == "finished");
+    let out = said(&lab.path("out"));
+    assert_eq!(out.replacen(&format!("{NAME}\n"), "", 1), expected());
+});
+
+trial!(a_shell_on_a_terminal, 180, |lab| {
+    let mut child =
+        shell(lab, "exec script -qefc \"$RUN -- bash --norc --noprofile -i\" /dev/null")
+            .env("PS1", "$ ")
+            .stdin(Stdio::piped())
+            .stdout(File::create(lab.path("screen")).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    let mut type_in = |text: &str| keys.write_all(text.as_bytes()).unwrap();
+    let sees = |text: &str| {
+        eventually(&format!("{text:?} on the screen"), Duration::from_secs(30), || {
+            let mut screen = Vec::new();
+            File::open(lab.path("screen")).unwrap().read_to_end(&mut screen).unwrap();
+            String::from_utf8_lossy(&screen).contains(text)
+        });
+    };
+    eventually("the shell", Duration::from_secs(30), || running(lab).is_some());
+    type_in("word=kept; echo is-$word\n");
+    sees("is-kept");
+    type_in("sleep 1000\n");
+    std::thread::sleep(Duration::from_millis(500));
+    type_in("\u{3}");
+    type_in("echo interrupted-$?\n");
+    sees("interrupted-130");
+    type_in("sleep 1000\n");
+    std::thread::sleep(Duration::from_millis(500));
+    type_in("\u{1a}");
+    type_in("echo stopped-$(jobs -s | wc -l)\n");
+    sees("stopped-1");
+    type_in("kill -9 %1; echo alone-$((6 * 7))\n");
+    sees("alone-42");
+    let before = row(lab).unwrap()["snapshots"].as_u64();
+    eventually("a snapshot of that", Duration::from_secs(30), || {
+        row(lab).unwrap()["last_snapshot"].as_u64() > before.map(|seq| seq + 2)
+    });
+    crash(lab, |pid| pid);
+    sees("was restored from");
+    type_in("echo still-$word\n");
+    sees("still-kept");
+    type_in("\u{4}");
+    assert_eq!(finish(child), 0);
+});
