@@ -299,17 +299,14 @@ impl Machine {
             State::Restoring(seq) => {
                 let rolled_back = self.rollback.take();
                 let kind = if rolled_back.is_some() { Kind::RolledBack } else { Kind::Restored };
-                match self.options.copy_of.take() {
+                if let Some(from) = self.options.copy_of.take() {
                     // It has no snapshot of its own to go back to: there has to be one soon.
-                    Some(from) => {
-                        self.due = Some(now + FIRST);
-                        let why = format!("it runs, a copy of {from}@{seq}");
-                        todo.push(Action::record(kind, None, &why));
-                    }
-                    None => {
-                        self.due = self.next_tick(now, now);
-                        todo.push(Action::record(kind, Some(seq), "it runs again"));
-                    }
+                    self.due = Some(now + FIRST);
+                    let why = format!("it runs, a copy of {from}@{seq}");
+                    todo.push(Action::record(kind, None, &why));
+                } else {
+                    self.due = self.next_tick(now, now);
+                    todo.push(Action::record(kind, Some(seq), "it runs again"));
                 }
                 todo.extend(rolled_back.map(|it| Action::answer(it.asked_by, Some(seq))));
             }

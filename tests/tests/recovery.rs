@@ -151,6 +151,7 @@ trial!(resume_goes_on_where_it_was_saved, 120, |lab| {
     assert_eq!(state(lab), "stopped");
     lab.snapd().call(&["run", "--name", NAME, "--", "true"]).exits(1).says(&["--fresh"]);
     run(lab, &["--resume"], script).wait(Duration::from_secs(30)).exits(0);
-    let expected: String = (1..=10).map(|number| format!("{number}\n")).collect();
-    assert_eq!(fs::read_to_string(lab.path("out")).unwrap(), expected);
+    let written = fs::read_to_string(lab.path("out")).unwrap();
+    let expected: Vec<_> = (1..=10).map(|number| number.to_string()).collect();
+    assert_eq!(written.lines().collect::<Vec<_>>(), expected);
 });

@@ -64,8 +64,13 @@ fn shim_of(pid: i32) -> i32 {
 }
 
 fn expected() -> String {
-    let lines: String = (1..=LINES).map(|number| format!("{number}:{number}\n")).collect();
-    format!("{lines}total {LINES}\n")
+    let lines: Vec<_> = (1..=LINES).map(|number| format!("{number}:{number}\n")).collect();
+    format!("{}total {LINES}\n", lines.concat())
+}
+
+/// What the workload reads.
+fn numbers() -> String {
+    (1..=LINES).map(|number| number.to_string() + "\n").collect::<Vec<_>>().concat()
 }
 
 fn finish(mut child: Child) -> i32 {
@@ -110,8 +115,7 @@ trial!(a_generator_outlives_the_shim, 180, |lab| {
 });
 
 trial!(files_in_and_out, 180, |lab| {
-    let lines: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
-    fs::write(lab.path("in"), lines).unwrap();
+    fs::write(lab.path("in"), numbers()).unwrap();
     fs::write(lab.path("out"), "before\n").unwrap();
     // The shell goes on in the very file, behind what the workload has written.
     let script = "{ $RUN -- $NUMBERED <in 2>err; echo behind; } >>out";
@@ -122,8 +126,7 @@ trial!(files_in_and_out, 180, |lab| {
 });
 
 trial!(files_go_on_under_another_keeper, 180, |lab| {
-    let lines: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
-    fs::write(lab.path("in"), lines).unwrap();
+    fs::write(lab.path("in"), numbers()).unwrap();
     let script = "$RUN -d -- $NUMBERED <in 2>err >out; exit 0";
     assert_eq!(finish(shell(lab, script).spawn().unwrap()), 0);
     eventually("three snapshots", Duration::from_secs(60), || {

@@ -32,8 +32,8 @@ impl<'a> Sink<'a> {
     }
 
     /// About so many bytes will come.
-    pub(super) fn expect(&mut self, bytes: u64) {
-        self.meter.expect(bytes);
+    pub(super) fn about(&mut self, bytes: u64) {
+        self.meter.about(bytes);
     }
 
     pub(super) fn definition(&mut self, bytes: &[u8]) {
@@ -91,7 +91,7 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     pub(super) fn new(reader: Reader, tell: Tell<'a>) -> Self {
         let mut meter = Meter::new(tell);
-        meter.expect(reader.snapshot().meta.memory_bytes);
+        meter.about(reader.snapshot().meta.memory_bytes);
         Self { reader, meter: RefCell::new(meter) }
     }
 }

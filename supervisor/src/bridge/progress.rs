@@ -22,7 +22,7 @@ impl<'a> Meter<'a> {
     }
 
     /// About so many will be all.
-    pub(super) fn expect(&mut self, of: u64) {
+    pub(super) fn about(&mut self, of: u64) {
         self.of = of;
     }
 

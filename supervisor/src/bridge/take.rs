@@ -10,9 +10,9 @@ use chrono::Utc;
 use engine::external::External;
 use engine::files::{Capture, Files, Selection, of_inventory, of_running};
 use engine::inventory::{Inventory, Pid};
-use engine::session::{self, Frozen};
+use engine::session::{self, Captured, Frozen};
 use prost::Message;
-use store::{Meta, NewSnapshot, Store, Tracker, Trigger, Watch};
+use store::{Meta, NewSnapshot, Snapshot, Store, Tracker, Trigger, Watch};
 
 use super::Kept;
 use super::image::{Sink, inventory};
@@ -91,7 +91,7 @@ pub(super) fn perform(
     let previous = previous_files(plan);
     let (workload, parent) = (plan.workload.to_owned(), plan.parent);
     let mut sink = Sink::new(plan.store.begin(NewSnapshot { workload, parent })?, tell);
-    sink.expect(resident(plan.roots));
+    sink.about(resident(plan.roots));
     let mut capture = Capture::new(&plan.selection, &previous);
     if !plan.keep_files {
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
@@ -121,7 +121,7 @@ pub(super) fn perform(
     let captured = inventoried.capture()?;
     notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
     notes.dedup();
-    let mut meta = Meta {
+    let meta = Meta {
         taken_at,
         trigger: plan.trigger,
         pause_ms: 0.0,
@@ -134,24 +134,34 @@ pub(super) fn perform(
         tags: plan.tags.clone(),
         notes,
     };
+    let snapshot = keep(captured, sink, meta, (began, plan.stop))?;
+    let Meta { pause_ms, took_ms, .. } = snapshot.meta;
+    Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
+}
+
+/// Writes and commits; the tree runs on as soon as it may, or ends once it is safe.
+fn keep(
+    captured: Captured,
+    mut sink: Sink<'_>,
+    mut meta: Meta,
+    (began, stop): (Instant, bool),
+) -> Result<Snapshot> {
     let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
-    let seq = if plan.stop {
-        let written = captured.write(&mut sink)?;
+    let written = captured.write(&mut sink)?;
+    if stop {
         (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
         let sealed = sink.into_writer()?.seal()?;
         (meta.pause_ms, meta.took_ms) = (ms(began.elapsed()), ms(began.elapsed()));
-        let snapshot = sealed.commit(meta.clone())?;
+        let snapshot = sealed.commit(meta)?;
         written.kill()?;
-        snapshot.seq
-    } else {
-        let written = captured.write(&mut sink)?.thaw()?;
-        (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
-        meta.pause_ms = ms(written.pause());
-        let sealed = sink.into_writer()?.seal()?;
-        meta.took_ms = ms(began.elapsed());
-        sealed.commit(meta.clone())?.seq
-    };
-    Ok(Taken { seq, pause_ms: meta.pause_ms, took_ms: meta.took_ms, settled })
+        return Ok(snapshot);
+    }
+    let written = written.thaw()?;
+    (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
+    meta.pause_ms = ms(written.pause());
+    let sealed = sink.into_writer()?.seal()?;
+    meta.took_ms = ms(began.elapsed());
+    Ok(sealed.commit(meta)?)
 }
 
 fn count(inventory: &Inventory) -> (u64, u64) {

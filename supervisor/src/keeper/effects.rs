@@ -162,6 +162,9 @@ impl Shell {
     }
 
     pub(super) fn unchecked(&mut self, error: &Error) -> Event {
+        // What it had written already is of no use.
+        let home = self.charge.home.clone();
+        std::thread::spawn(move || drop(bridge::free_space(&home)));
         let fault = Fault::of(error);
         let why = fault.text.clone();
         self.why = Some(fault);
