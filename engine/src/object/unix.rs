@@ -148,7 +148,7 @@ impl Object for Unix {
                 Some((file, _)) => format!("/proc/self/fd/{}", file.as_raw_fd()),
                 None => String::from_utf8_lossy(&state.name.path).into_owned(),
             };
-            queue::send(with, WHOLE, &state.queue, None, Some(&to))?;
+            queue::send(with, WHOLE, &state.queue, None, Some(&to), usize::MAX)?;
         }
         state.connect(with, fd)?;
         if let Ok(how @ 1..=3) = i32::try_from(state.shutdown) {

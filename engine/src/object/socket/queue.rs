@@ -120,13 +120,44 @@ pub(crate) fn needs(messages: &[Message]) -> impl Iterator<Item = OpenFileId> + 
     passed.chain(senders).map(OpenFileId)
 }
 
-/// Sends everything again that waited at `end`: through `through`, or from where each came to `to`.
+/// How large the pieces were in which the bytes of a stream were sent, as far as that shows: the kernel
+/// accounts for more than their bytes, the more the smaller they are, and who found no room for
+/// another must find none. Kernel: `sock_alloc_send_pskb()` in `net/core/sock.c`.
+pub(crate) fn grain(messages: &[Message], accounted: u64) -> Result<usize> {
+    let len = messages.iter().map(|message| message.len).fold(0, u64::saturating_add);
+    if len == 0 || accounted <= len {
+        return Ok(usize::MAX);
+    }
+    let mut size = LARGEST;
+    while size > 1 {
+        let pieces = len.div_ceil(size as u64);
+        if pieces.saturating_mul(cost(size)?) >= accounted {
+            break;
+        }
+        size /= 2;
+    }
+    Ok(size)
+}
+
+/// No piece is larger (`unix_stream_sendmsg()` in `net/unix/af_unix.c`).
+const LARGEST: usize = 1 << 15;
+
+/// What one piece of so many bytes is accounted for.
+fn cost(size: usize) -> Result<u64> {
+    let (from, _to) = net::pair(SOCK_STREAM).map_err(kernel("socketpair"))?;
+    nix::unistd::write(&from, &vec![0; size]).map_err(kernel("write"))?;
+    Ok(net::count(from.as_fd(), libc::TIOCOUTQ).map_err(kernel("ioctl"))? as u64)
+}
+
+/// Sends everything again that waited at `end`: through `through`, or from where each came to `to`;
+/// in pieces of `grain`.
 pub(crate) fn send(
     with: &Build<'_>,
     end: End,
     messages: &[Message],
     through: Option<BorrowedFd<'_>>,
     to: Option<&str>,
+    grain: usize,
 ) -> Result<()> {
     let len = messages.iter().map(|message| message.len).fold(0, u64::saturating_add);
     let kept = with.kept(end, len)?;
@@ -146,7 +177,13 @@ pub(crate) fn send(
                 own.as_fd()
             }
         };
-        send_one(from, bytes, &passed, message.signed(), to)?;
+        let (mut bytes, mut passed) = (bytes, passed.as_slice());
+        while bytes.len() > grain {
+            let (now, later) = bytes.split_at(grain);
+            send_one(from, now, passed, message.signed(), to)?;
+            (bytes, passed) = (later, &[]);
+        }
+        send_one(from, bytes, passed, message.signed(), to)?;
         rest = after;
     }
     Ok(())

@@ -123,3 +123,18 @@ fn an_end_that_strangers_hold_is_an_obstacle() {
     bench.collect::<UnixPair>(&[a.into()]);
     assert_eq!(bench.codes(), ["unix_pair:split"]);
 }
+
+/// Whoever waits for room waits on: in however small pieces the queue was filled.
+#[test]
+fn a_full_one_stays_full() {
+    for piece in [10, 300, 4096, 60_000] {
+        let [a, b] = pair();
+        a.set_nonblocking(true).unwrap();
+        while (&a).write(&vec![7; piece]).is_ok() {}
+        while (&a).write(&[7]).is_ok() {}
+        let (_, opened) = Bench::default().round_trip::<UnixPair>(&[a.into(), b.into()]);
+        let again = UnixStream::from(opened[0].try_clone().unwrap());
+        let refused = (&again).write(&[7]).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::WouldBlock, "in pieces of {piece}");
+    }
+}
