@@ -1,7 +1,7 @@
 // cc: gcc -O1 -g -Wall
 // Kinds: shmem
 // Kinds of areas: a huge reservation, a private file mapping with written pages, anonymous shared memory,
-// a growing stack, advice, locked pages, memory without access, and a page at a low, fixed address.
+// a growing stack, advice, locked pages, memory without access, guard pages, and a page at a low, fixed address.
 #include "subject.h"
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -39,6 +39,11 @@ int main(int argc, char **argv) {
     char *sealed = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     strcpy(sealed, "no access");
     MUST(mprotect(sealed, 4096, PROT_NONE) == 0);
+    // Touching a guard is a fault; kernels before 6.13 know none.
+    char *guarded = mmap(NULL, 12288, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(guarded, 'g', 12288);
+    int guards = madvise(guarded + 4096, 4096, 102 /* MADV_GUARD_INSTALL */) == 0;
+    MUST(guards || errno == EINVAL);
     char *locked = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     MUST(mlock(locked, 8192) == 0);
     char *heap = malloc(200000);
@@ -50,6 +55,8 @@ int main(int argc, char **argv) {
     MUST(!strcmp(reserved + (32UL << 30), "deep inside") && !strcmp(file + 5000, "written over the file"));
     MUST(!memcmp(file, "\177ELF", 4) && !strcmp(shared + 9000, "shared") && !strcmp(fixed, "fixed"));
     MUST(mprotect(sealed, 4096, PROT_READ) == 0 && !strcmp(sealed, "no access"));
+    MUST(guarded[4095] == 'g' && guarded[8192] == 'g');
+    MUST(!guards || (access(guarded + 4096, F_OK) == -1 && errno == EFAULT));
     MUST(!strcmp(heap + 150000, "heap") && sbrk(0) == end && sbrk(65536) == end && !strcmp(data + 50000, "data"));
     MUST(deep(500) == 500 && !strcmp(data, "initialised") && getenv("PATH") && argv[argc] == NULL);
     int child = fork(), status;

@@ -1,5 +1,6 @@
 // cc: gcc -O1 -g -Wall
-// Pipes: bytes in flight, a size of their own, packets, an end without holder, an end shared after fork.
+// Pipes: bytes in flight, a size of their own, packets (one of a writer that has left packet mode), an end
+// without holder, an end shared after fork.
 #include "subject.h"
 
 int main(void) {
@@ -13,6 +14,8 @@ int main(void) {
     MUST(pipe2(packets, O_DIRECT) == 0 && write(packets[1], "one", 3) == 3 && write(packets[1], "second", 6) == 6);
     MUST(pipe(widowed) == 0 && write(widowed[1], "last", 4) == 4 && close(widowed[1]) == 0);
     MUST(pipe(shared) == 0);
+    int left[2];
+    MUST(pipe2(left, O_DIRECT | O_NONBLOCK) == 0 && write(left[1], "a packet", 8) == 8 && fcntl(left[1], F_SETFL, 0) == 0);
     int child = fork();
     MUST(child >= 0);
     if (child == 0) {
@@ -37,5 +40,6 @@ int main(void) {
     }
     MUST(read(packets[0], buffer, 100) == 3 && read(packets[0], buffer, 100) == 6);
     MUST(read(widowed[0], buffer, 100) == 4 && read(widowed[0], buffer, 100) == 0);
+    MUST(read(left[0], buffer, 3) == 3 && read(left[0], buffer, 3) == -1 && errno == EAGAIN);
     return ok();
 }

@@ -1,5 +1,5 @@
 // cc: gcc -O1 -g -Wall
-// A tree with a zombie of known status, a stopped child, a session and a group of their own, an orphan
+// A tree with a zombie of known status, stopped children (of one nobody was told), a session and a group of their own, an orphan
 // under a subreaper, and copy-on-write memory shared by parent and child.
 #include "subject.h"
 #include <sys/mman.h>
@@ -24,6 +24,13 @@ int main(void) {
         _exit(private[5] == 'p' ? 44 : 1);
     }
     MUST(waitpid(stopped, &status, WUNTRACED) == stopped && WIFSTOPPED(status));
+    siginfo_t news;
+    int untold = fork();
+    if (untold == 0) {
+        raise(SIGSTOP);
+        _exit(55);
+    }
+    MUST(waitid(P_PID, untold, &news, WSTOPPED | WNOWAIT) == 0);
     int leader = fork();
     if (leader == 0) {
         signal(SIGTERM, SIG_DFL);
@@ -63,6 +70,8 @@ int main(void) {
     MUST(shared[77] == 's' && private[1 << 19] == 'p');
     MUST(waitpid(zombie, &status, 0) == zombie && WEXITSTATUS(status) == 33);
     MUST(waitid(P_PID, stopped, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0);
+    MUST(waitpid(untold, &status, WUNTRACED | WNOHANG) == untold && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    MUST(kill(untold, SIGCONT) == 0 && waitpid(untold, &status, 0) == untold && status == 55 << 8);
     MUST(kill(stopped, SIGCONT) == 0 && waitpid(stopped, &status, 0) == stopped && status == 44 << 8);
     MUST(kill(orphan, SIGTERM) == 0 && waitpid(orphan, &status, 0) == orphan && status == SIGTERM);
     MUST(kill(leader, SIGTERM) == 0 && waitpid(leader, &status, 0) == leader && status == SIGTERM);
