@@ -2,8 +2,6 @@
 //! of /proc that somebody is still in. One has the number again until everything is in its place.
 use std::collections::BTreeMap;
 
-use nix::libc::SIGCHLD;
-
 use super::{Birth, Host, PID_TAKEN, Stage, Step, Steps};
 use crate::error::{Obstacle, Result};
 use crate::inventory::{Inventory, Pid, Tid};
@@ -43,7 +41,7 @@ pub(super) fn add(
             obstacles.extend(needed.then_some(obstacle));
             continue;
         }
-        let birth = Birth { pid, exit_signal: SIGCHLD, ..Birth::default() };
+        let birth = Birth { pid, ..Birth::default() };
         steps.push((Stage::Blanks, Step::Fork(birth)));
         steps.push((Stage::Threads, end));
     }
