@@ -46,8 +46,8 @@ fn run_kill_restore(lab: &Lab, interpreter: &[&str], file: &str) {
 macro_rules! program {
     ($name:ident, $interpreter:expr, $file:expr) => {
         mod $name {
-            tests::trial!(dump_undump, 120, |lab| super::dump_undump(lab, &$interpreter, $file));
-            tests::trial!(run_kill_restore, 120, |lab| super::run_kill_restore(
+            tests::trial!(dump_undump, 300, |lab| super::dump_undump(lab, &$interpreter, $file));
+            tests::trial!(run_kill_restore, 300, |lab| super::run_kill_restore(
                 lab,
                 &$interpreter,
                 $file
