@@ -109,6 +109,11 @@ fn as_told(kind: i32, tty: Tty) -> i32 {
     }
 }
 
+/// Says whether `--user` means anybody here.
+pub fn check_user(text: &str) -> Result<()> {
+    find_user(text).map(drop)
+}
+
 /// `USER[:GROUP]`, names or numbers; and the variables that a login of theirs would have.
 fn find_user(text: &str) -> Result<(definition::User, Vec<Vec<u8>>)> {
     let (name, group) = text.split_once(':').map_or((text, None), |(user, of)| (user, Some(of)));

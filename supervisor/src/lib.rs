@@ -9,7 +9,7 @@
 pub mod book;
 pub mod bridge;
 pub mod client;
-mod define;
+pub mod define;
 pub mod definition;
 pub mod error;
 pub mod home;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, SpliceFFlags, fallocate, splice};
-use nix::unistd::read;
+use nix::unistd::{Whence, lseek, read};
 
 /// Input kept.
 #[derive(Debug)]
@@ -22,7 +22,13 @@ pub struct Spool {
     end: u64,
     end_mark: PathBuf,
     ended: bool,
+    enough: u64,
 }
+
+/// Less than this is not worth freeing.
+const ENOUGH: u64 = 64 << 20;
+/// File systems free blocks of this or less.
+const BLOCK: u64 = 64 << 10;
 
 impl Spool {
     /// Goes on with what is kept; `fresh`: begins anew.
@@ -34,7 +40,14 @@ impl Spool {
             std::fs::remove_file(end_mark)?;
         }
         let (end, ended) = (file.metadata()?.len(), end_mark.exists());
-        Ok(Self { file, end, end_mark: end_mark.to_owned(), ended })
+        Ok(Self { file, end, end_mark: end_mark.to_owned(), ended, enough: ENOUGH })
+    }
+
+    /// Where what is kept begins.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        let first = lseek(&self.file, 0, Whence::SeekData);
+        first.ok().and_then(|at| at.try_into().ok()).unwrap_or(0)
     }
 
     /// How much has come.
@@ -89,9 +102,14 @@ impl Spool {
         self.file.read_at(room, position)
     }
 
-    /// Frees what is before `position`.
+    /// Frees what is before `position`, once that is much: as long as all is there, even a start from
+    /// nothing gets it again. Whole blocks only, so that [`start`](Self::start) knows what is left.
     pub fn trim(&self, position: u64) -> io::Result<()> {
-        let Ok(len @ 1..) = i64::try_from(position.min(self.end)) else { return Ok(()) };
+        let end = position.min(self.end) / BLOCK * BLOCK;
+        let Ok(len @ 1..) = i64::try_from(end) else { return Ok(()) };
+        if end < self.enough {
+            return Ok(());
+        }
         let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         Ok(fallocate(&self.file, how, 0, len)?)
     }
@@ -111,14 +129,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, mark) = (dir.path().join("input"), dir.path().join("end"));
         let mut spool = Spool::open(&path, &mark, true).unwrap();
-        spool.append(&[7; 10_000]).unwrap();
-        spool.trim(8_192).unwrap();
+        spool.append(&[7; 100_000]).unwrap();
+        spool.trim(80_000).unwrap();
+        assert_eq!(spool.start(), 0, "it is little");
+        spool.enough = 1;
+        spool.trim(80_000).unwrap();
+        assert_eq!(spool.start(), 65_536);
         spool.finish().unwrap();
         let again = Spool::open(&path, &mark, false).unwrap();
         assert!(again.ended());
-        assert_eq!(again.end(), 10_000);
+        assert_eq!(again.end(), 100_000);
         let mut room = [0; 4096];
-        assert_eq!(again.read(8_192, &mut room).unwrap(), 1_808);
+        assert_eq!(again.read(98_192, &mut room).unwrap(), 1_808);
         assert_eq!(room[0], 7);
         assert_eq!(again.read(0, &mut room).unwrap(), 4096);
         assert_eq!(room[0], 0);

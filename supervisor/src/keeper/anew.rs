@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::link::GoingOn;
 use super::shell::Shell;
 use super::standard;
 use super::terminal::Terminal;
@@ -19,6 +20,7 @@ use crate::bridge;
 use crate::definition::Handed;
 use crate::error::{Error, Result, cannot};
 use crate::machine::Kind;
+use crate::spool::Spool;
 
 impl Shell {
     pub(super) fn start_fresh(&mut self, undo: bool) -> Result<()> {
@@ -26,13 +28,25 @@ impl Shell {
         let streams = standard::of(&self.charge.definition, &self.held)?;
         if undo {
             self.undo_all(&streams)?;
+            self.say_what_input_is_gone();
         } else {
             self.remember_names()?;
         }
         self.book.rewind(&self.charge.definition.name, None)?;
-        self.make_shim(None, &streams)?;
+        self.make_shim(GoingOn { from: None, input_again: undo }, &streams)?;
         self.restoring = false;
         self.link.as_ref().ok_or(Error::Lost("shim"))?.start()
+    }
+
+    /// As long as snapshots are kept, input before the oldest of them is not.
+    fn say_what_input_is_gone(&mut self) {
+        let path = self.charge.home.logs(&self.charge.definition.name, "input");
+        let end = path.with_extension("input-end");
+        let spool = path.exists().then(|| Spool::open(&path, &end, false).ok()).flatten();
+        if let Some(gone) = spool.map(|spool| spool.start()).filter(|start| *start > 0) {
+            let note = format!("the first {gone} bytes of its input are not kept any more");
+            self.record(Kind::Note, None, &note);
+        }
     }
 
     fn tracked(&self) -> Vec<PathBuf> {

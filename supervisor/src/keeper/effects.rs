@@ -1,8 +1,9 @@
 //! Starting, restoring, taking snapshots, keeping only some of them.
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
-use super::link::Link;
+use super::link::{GoingOn, Link};
 use super::shell::{Heard, Shell};
 use super::terminal::Terminal;
 use super::{Bringing, standard};
@@ -32,7 +33,8 @@ impl Shell {
             bridge::copy_input(&home, &from, &name)?;
         }
         let streams = standard::of(&self.charge.definition, &self.held)?;
-        self.make_shim(Some(settled), &streams)?;
+        let goes_on = GoingOn { from: Some(settled), input_again: false };
+        self.make_shim(goes_on, &streams)?;
         let definition = &self.charge.definition;
         let keep_files = match files {
             Files::Default => definition.keep_files,
@@ -62,12 +64,8 @@ impl Shell {
         self.told.take().unwrap_or((first, Files::Default))
     }
 
-    pub(super) fn make_shim(
-        &mut self,
-        from: Option<Settled>,
-        streams: &[std::os::fd::OwnedFd],
-    ) -> Result<()> {
-        let mut link = Link::make(&self.charge, from, streams)?;
+    pub(super) fn make_shim(&mut self, how: GoingOn, streams: &[OwnedFd]) -> Result<()> {
+        let mut link = Link::make(&self.charge, how, streams)?;
         if !self.charge.foreground {
             standard::let_go()?;
         }

@@ -23,6 +23,15 @@ use crate::wire::{
     VERSION, Work, from_shim, from_worker, to_shim, to_worker,
 };
 
+/// Where a new shim goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct GoingOn {
+    /// Its log and input, after a restore.
+    pub(super) from: Option<Settled>,
+    /// Its input from the beginning, after a run that came to nothing.
+    pub(super) input_again: bool,
+}
+
 /// A shim at the other end of a connection.
 pub(super) struct Link {
     channel: Channel,
@@ -31,19 +40,16 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Makes a shim with these standard streams. `from`: where its log and input go on.
-    pub(super) fn make(
-        charge: &Charge,
-        from: Option<Settled>,
-        streams: &[OwnedFd],
-    ) -> Result<Self> {
+    /// Makes a shim with these standard streams.
+    pub(super) fn make(charge: &Charge, how: GoingOn, streams: &[OwnedFd]) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
         let outer = start(&theirs, streams)?;
         drop(theirs);
         let mut channel = Channel::new(ours, "shim");
         let dir = charge.home.dir().as_os_str().as_bytes().to_vec();
         let definition = charge.definition.clone();
-        let configure = Configure { version: VERSION, dir, definition, from };
+        let (from, input_again) = (how.from, how.input_again);
+        let configure = Configure { version: VERSION, dir, definition, from, input_again };
         channel.send(&ToShim { of: Some(to_shim::Of::Configure(configure)) }, &[])?;
         let said = channel.expect::<FromShim>();
         let _ = waitpid(outer, None);

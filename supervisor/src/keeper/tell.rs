@@ -53,6 +53,8 @@ impl Shell {
             Kind::StartedFresh => {
                 self.print(&format!("snapd: {name} was started afresh: {reason}"));
             }
+            // That it cannot be started at all is said as the failure of the command.
+            Kind::Failed | Kind::RestoreFailed if !self.was_up => {}
             Kind::Failed | Kind::RestoreFailed => {
                 self.print(&format!("snapd: {name}{of}: {}: {reason}", kind.word()));
             }

@@ -39,6 +39,8 @@ pub(super) struct Birth {
     pub(super) definition: Definition,
     /// Where log and input go on after a restore.
     pub(super) from: Option<Settled>,
+    /// The input that is kept is given from its beginning on.
+    pub(super) input_again: bool,
     /// The keeper's standard streams.
     pub(super) originals: Vec<OwnedFd>,
     /// "This workload runs."
@@ -48,10 +50,10 @@ pub(super) struct Birth {
 /// Waits for the keeper's first message and does as it says.
 pub(super) fn configure(keeper: &mut Channel) -> Result<Born> {
     let first = keeper.expect::<ToShim>()?;
-    let Some(to_shim::Of::Configure(Configure { version, dir, definition, from })) = first.of
-    else {
+    let Some(to_shim::Of::Configure(configure)) = first.of else {
         return Err(Error::Lost("keeper"));
     };
+    let Configure { version, dir, definition, from, input_again } = configure;
     if version != VERSION {
         let text = format!("a keeper of protocol version {version} started a shim of {VERSION}");
         return Err(Error::Refused(text));
@@ -62,7 +64,8 @@ pub(super) fn configure(keeper: &mut Channel) -> Result<Born> {
         let name = &definition.name;
         let lock = wait_for_lock(&home, name)?;
         settle_in(definition.host_pids)?;
-        return Ok(Born::Shim(Box::new(Birth { home, definition, from, originals, lock })));
+        let birth = Birth { home, definition, from, input_again, originals, lock };
+        return Ok(Born::Shim(Box::new(birth)));
     }
     Ok(Born::Outer)
 }

@@ -135,13 +135,17 @@ impl Streams {
     fn add_input(&mut self, birth: &Birth, original: OwnedFd) -> Result<()> {
         let (home, name) = (&birth.home, &birth.definition.name);
         let (path, end) = (home.logs(name, "input"), home.logs(name, "input-end"));
-        let spool = Spool::open(&path, &end, birth.from.is_none());
-        let spool = spool.map_err(cannot("keep the input"))?;
+        let anew = birth.from.is_none() && !birth.input_again;
+        let spool = Spool::open(&path, &end, anew).map_err(cannot("keep the input"))?;
         let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(cannot("make a pipe"))?;
         set_nonblocking(write.as_fd()).map_err(cannot("make a pipe"))?;
-        let from = birth.from.map_or(0, |from| from.input);
+        // Without a schedule there may never be a snapshot that asks for it again. What was let go of
+        // cannot be given again: then that goes on too which nobody has read.
+        let keeps = birth.from.is_some() || birth.definition.every_ms > 0;
+        let again = if keeps || spool.start() == 0 { spool.start() } else { spool.end() };
+        let from = birth.from.map_or(again, |from| from.input);
         self.given.push(("stdio/0".into(), Some(read)));
-        self.input = Some(Input::new(original, write, spool, from));
+        self.input = Some(Input::new(original, write, spool, (from, keeps)));
         Ok(())
     }
 
@@ -228,8 +232,8 @@ impl Streams {
         if let Some(log) = &self.log.0 {
             let _ = log.sync();
         }
-        if let Some(input) = &self.input {
-            input.sync();
+        if let Some(input) = &mut self.input {
+            input.keep_from_now_on();
         }
         (written, Settled { log, input, first: 0 })
     }

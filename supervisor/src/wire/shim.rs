@@ -123,6 +123,9 @@ pub struct Configure {
     /// Where the log has to go on: what is behind that is undone. `None`: a new run.
     #[prost(message, optional, tag = "4")]
     pub from: Option<Settled>,
+    /// A new run in the place of one that came to nothing: it gets the input of that one again.
+    #[prost(bool, tag = "5")]
+    pub input_again: bool,
 }
 
 /// How to start a worker.

@@ -192,6 +192,10 @@ impl Options {
         it.track = self.track;
         it.cwd = self.cwd;
         it.env = self.env.into_iter().map(OsString::into_vec).collect();
+        if let Some(user) = &self.user {
+            let unknown = |error| Failure::Usage(format!("--user {user}: {error}"));
+            supervisor::define::check_user(user).map_err(unknown)?;
+        }
         it.user = self.user;
         Ok(())
     }

@@ -17,12 +17,22 @@ pub(super) struct Input {
     feed: Option<OwnedFd>,
     spool: Spool,
     fed: u64,
+    /// There is, or will be, a snapshot from which on it is given again.
+    keeps: bool,
 }
 
+/// How much is given before it is let go of, where it need not be kept.
+const LET_GO: u64 = 1 << 20;
+
 impl Input {
-    pub(super) fn new(origin: OwnedFd, feed: OwnedFd, spool: Spool, fed: u64) -> Self {
+    pub(super) fn new(
+        origin: OwnedFd,
+        feed: OwnedFd,
+        spool: Spool,
+        (fed, keeps): (u64, bool),
+    ) -> Self {
         let origin = (!spool.ended()).then_some(origin);
-        Self { origin, feed: Some(feed), spool, fed }
+        Self { origin, feed: Some(feed), spool, fed, keeps }
     }
 
     /// Reading ahead is bounded, so that a fast generator waits as it would for the workload.
@@ -66,7 +76,14 @@ impl Input {
             Ok(len) => write(feed, room.get(..len).unwrap_or_default()),
         };
         match given {
-            Ok(len) => self.fed += len as u64,
+            Ok(len) => {
+                let before = self.fed / LET_GO;
+                self.fed += len as u64;
+                if !self.keeps && self.fed / LET_GO > before {
+                    // What lies in the pipe may still have to be given again.
+                    self.trim(self.fed.saturating_sub(LET_GO));
+                }
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             // Given in full, or nobody reads any more: who generates it should know.
             Err(_) => (self.feed, self.origin) = (None, None),
@@ -83,7 +100,9 @@ impl Input {
         let _ = self.spool.trim(position);
     }
 
-    pub(super) fn sync(&self) {
+    /// A snapshot is being taken.
+    pub(super) fn keep_from_now_on(&mut self) {
+        self.keeps = true;
         let _ = self.spool.sync();
     }
 }
