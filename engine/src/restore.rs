@@ -209,7 +209,8 @@ impl<'a> Restorer<'a> {
         if let Some(maker) = birth.maker {
             self.blanks.born_of(birth, maker)
         } else {
-            self.blanks.born_here(birth, self.options.parentage, &self.special)?;
+            let parentage = if birth.own { Parentage::Child } else { self.options.parentage };
+            self.blanks.born_here(birth, parentage, &self.special)?;
             let mut batch = Batch::default();
             self.transport.alone(&mut batch);
             done(&self.blanks.caller(Tid(birth.pid.0))?.perform(&batch)?)

@@ -28,6 +28,8 @@ pub struct Birth {
     pub shares_fs: bool,
     /// What its parent gets when it ends.
     pub exit_signal: i32,
+    /// It is ours alone, and never more: we reap it ourselves.
+    pub own: bool,
 }
 
 const SHARED: Cause = Cause {
@@ -161,6 +163,7 @@ impl Births<'_> {
             shares_space: false,
             shares_fs: false,
             exit_signal,
+            own: false,
         };
         self.step(Step::Fork(birth));
     }
@@ -181,6 +184,7 @@ impl Births<'_> {
             shares_space: shares(|a, b| a.space == b.space),
             shares_fs: shares(|a, b| a.fs == b.fs),
             exit_signal: process.exit_signal,
+            own: false,
         };
         self.step(Step::Fork(birth));
         if !dead {

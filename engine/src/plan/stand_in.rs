@@ -41,7 +41,7 @@ pub(super) fn add(
             obstacles.extend(needed.then_some(obstacle));
             continue;
         }
-        let birth = Birth { pid, ..Birth::default() };
+        let birth = Birth { pid, own: true, ..Birth::default() };
         steps.push((Stage::Blanks, Step::Fork(birth)));
         steps.push((Stage::Threads, end));
     }
