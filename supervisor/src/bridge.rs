@@ -77,7 +77,7 @@ pub fn restore(
         spared: vec![home.dir().to_owned()],
     };
     let (restored, mut notes) =
-        bring_back(&source, &options, (!bring.keep_files).then_some(&how), false)?;
+        bring_back(&source, &options, (!bring.keep_files).then_some(&how), bring.verify)?;
     notes.extend(restored.notes.iter().cloned());
     // The others are orphans.
     let roots = || restored.roots.iter().map(|pid| pid.0);

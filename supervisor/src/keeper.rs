@@ -50,6 +50,8 @@ pub struct Bringing {
     pub from: Option<String>,
     /// `--accept-changed`.
     pub accept_changed: bool,
+    /// `--verify`.
+    pub verify: bool,
 }
 
 /// What a keeper is to do.
@@ -114,6 +116,9 @@ impl Charge {
         }
         if self.bring.accept_changed {
             words.push("--accept-changed".to_owned());
+        }
+        if self.bring.verify {
+            words.push("--verify".to_owned());
         }
         words
     }

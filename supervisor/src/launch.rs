@@ -79,6 +79,7 @@ pub fn restore(home: &Home, options: &Restore, ear: &Ear) -> Result<Done> {
     charge.bring = Bringing {
         from: options.as_new.is_some().then(|| options.name.clone()),
         accept_changed: options.accept_changed,
+        verify: options.verify,
     };
     start(charge, options.detach, options.json)
 }
@@ -91,8 +92,9 @@ fn replace(home: &Home, name: &str, seq: u64, options: &Restore, ear: &Ear) -> R
         Some(Files::RollBack) => wire::Files::RollBack,
         Some(Files::Keep) => wire::Files::Keep,
     };
-    let accept_changed = options.accept_changed;
-    let ask = to_keeper::Of::Rollback(AskRollback { seq, accept_changed, files: files.into() });
+    let (accept_changed, verify) = (options.accept_changed, options.verify);
+    let ask = AskRollback { seq, accept_changed, files: files.into(), verify };
+    let ask = to_keeper::Of::Rollback(ask);
     client::done(client::request(home, name, &ask, ear)?)?;
     let pid = client::status(home, name)?.live.map_or(0, |live| live.pid);
     let up = Up { name: name.to_owned(), seq: Some(seq), pid, took: began.elapsed() };
@@ -187,7 +189,11 @@ pub fn keeper_main(args: &[String]) -> Result<i32> {
     let report = report.map(|fd| Report::new(UnixStream::from(fd)));
     let definition = Book::open(&home)?.entry(&name)?.definition;
     let mut charge = Charge::new(&home, definition, begin, &Ear::default());
-    charge.bring = Bringing { from: after("--from"), accept_changed: has("--accept-changed") };
+    charge.bring = Bringing {
+        from: after("--from"),
+        accept_changed: has("--accept-changed"),
+        verify: has("--verify"),
+    };
     charge.report.clone_from(&report);
     let kept = keeper::run(charge);
     if let (Err(error), Some(report)) = (&kept, &report) {

@@ -133,7 +133,7 @@ pub struct Restore {
     pub as_new: Option<String>,
     /// `--detach`.
     pub detach: bool,
-    /// `--verify`: all of it is read and checked first.
+    /// `--verify`: all of it is read and checked first, and what came back before it runs on.
     pub verify: bool,
     /// `--accept-changed`.
     pub accept_changed: bool,

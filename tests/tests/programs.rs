@@ -43,6 +43,18 @@ fn run_kill_restore(lab: &Lab, interpreter: &[&str], file: &str) {
     workload.check();
 }
 
+trial!(
+    /// The oracle under supervision: streams held by the shim, and clocks that go on, are no difference.
+    verified, 300, |lab| {
+    let command = command(lab, &["/usr/bin/python3"], "arithmetic.py");
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let mut workload = Workload::run(lab, "program", &[], &command);
+    workload.wait_for("READY");
+    workload.checkpoint();
+    lab.snapd().call(&["restore", "program@1", "--replace", "--verify"]).ok();
+    workload.check();
+});
+
 macro_rules! program {
     ($name:ident, $interpreter:expr, $file:expr) => {
         mod $name {

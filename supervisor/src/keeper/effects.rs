@@ -47,6 +47,7 @@ impl Shell {
             name: from,
             seq,
             accept_changed: how.accept_changed,
+            verify: how.verify,
             keep_files,
             close_tcp: definition.close_tcp,
             as_name: name,

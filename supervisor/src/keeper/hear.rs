@@ -236,7 +236,7 @@ impl Shell {
 
     fn hear_rollback(&mut self, ask: AskRollback) -> Ask {
         let files = Files::try_from(ask.files).unwrap_or(Files::Default);
-        let how = Bringing { from: None, accept_changed: ask.accept_changed };
+        let how = Bringing { from: None, accept_changed: ask.accept_changed, verify: ask.verify };
         self.told = Some((how, files));
         Ask::Rollback { seq: ask.seq }
     }

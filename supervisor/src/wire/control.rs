@@ -70,6 +70,9 @@ pub struct AskRollback {
     /// `--files`, if given.
     #[prost(enumeration = "Files", tag = "3")]
     pub files: i32,
+    /// `--verify`.
+    #[prost(bool, tag = "4")]
+    pub verify: bool,
 }
 
 /// What becomes of files.

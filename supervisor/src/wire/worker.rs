@@ -74,6 +74,9 @@ pub struct Bring {
     /// Who comes back: another name than the snapshot's with `--as`.
     #[prost(string, tag = "8")]
     pub as_name: String,
+    /// `--verify`: what came back is compared with the image before it runs on.
+    #[prost(bool, tag = "9")]
+    pub verify: bool,
 }
 
 /// From a worker.
