@@ -129,7 +129,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, mark) = (dir.path().join("input"), dir.path().join("end"));
         let mut spool = Spool::open(&path, &mark, true).unwrap();
-        spool.append(&[7; 100_000]).unwrap();
+        spool.append(&vec![7; 100_000]).unwrap();
         spool.trim(80_000).unwrap();
         assert_eq!(spool.start(), 0, "it is little");
         spool.enough = 1;

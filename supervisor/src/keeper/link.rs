@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::spawn::{Program, spawn};
@@ -35,6 +36,8 @@ pub(super) struct GoingOn {
 /// A shim at the other end of a connection.
 pub(super) struct Link {
     channel: Channel,
+    /// One message at a time: the thread that prints sends some too.
+    turn: Arc<Mutex<()>>,
     /// On the host.
     pub(super) shim: Pid,
 }
@@ -66,7 +69,7 @@ impl Link {
         let socket = charge.home.connect(&charge.definition.name, "shim")?;
         let peer = getsockopt(&socket, PeerCredentials).map_err(cannot("know the shim"))?;
         let shim = Pid::from_raw(peer.pid());
-        Ok(Self { channel: Channel::new(socket, "shim"), shim })
+        Ok(Self { channel: Channel::new(socket, "shim"), turn: Arc::default(), shim })
     }
 
     /// How the workload is, and the files among its standard streams: what a keeper that takes over
@@ -121,13 +124,15 @@ impl Link {
     }
 
     pub(super) fn send(&self, of: to_shim::Of) -> Result<()> {
+        let _turn = self.turn.lock();
         self.channel.send(&ToShim { of: Some(of) }, &[])
     }
 
     /// Another way to the same shim, for another thread.
     pub(super) fn again(&self) -> Result<Self> {
         let socket = self.channel.socket().try_clone().map_err(cannot("use the shim"))?;
-        Ok(Self { channel: Channel::new(socket, "shim"), shim: self.shim })
+        let (channel, turn) = (Channel::new(socket, "shim"), Arc::clone(&self.turn));
+        Ok(Self { channel, turn, shim: self.shim })
     }
 
     /// Starts the first process.
@@ -147,7 +152,9 @@ impl Link {
         let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
         let work = Work { restore, args: vec![b"snapd".to_vec(), b"__worker".to_vec()] };
         let message = ToShim { of: Some(to_shim::Of::Work(work)) };
+        let turn = self.turn.lock();
         self.channel.send(&message, &[program.as_fd(), theirs.as_fd()])?;
+        drop(turn);
         drop(theirs);
         std::thread::spawn(move || {
             let result = converse(Channel::new(ours, "worker"), request, &heard);

@@ -43,6 +43,9 @@ impl Shim {
             return Ok(());
         }
         let Some(order) = self.orders.pop_front() else { return Ok(()) };
+        if self.children.ended.is_some() {
+            return Ok(()); // Nobody is left to work on. Who ordered it hears of that.
+        }
         let externals = self.streams.externals(order.work.restore)?;
         let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
         let pid = self.spawn_worker(&order, &theirs)?;
