@@ -61,6 +61,13 @@ pub fn restore(
     let reader = store.read(&bring.name, bring.seq)?;
     let first = kept_of(&reader)?.settled.unwrap_or_default().first;
     let source = Source::new(reader, tell);
+    let inventory = source.inventory().map_err(engine::error::Error::Image)?;
+    if take::lives(&inventory, Pid(first)).is_err() {
+        return Err(Error::Damaged(format!(
+            "{}@{}, which lacks its first process,",
+            bring.name, bring.seq
+        )));
+    }
     let options = Options {
         parentage: Parentage::Sibling,
         continue_clocks: true,
@@ -79,9 +86,6 @@ pub fn restore(
     let (restored, mut notes) =
         bring_back(&source, &options, (!bring.keep_files).then_some(&how), bring.verify)?;
     notes.extend(restored.notes.iter().cloned());
-    // The others are orphans.
-    let roots = || restored.roots.iter().map(|pid| pid.0);
-    let first = roots().find(|pid| *pid == first).or_else(|| roots().min()).unwrap_or(0);
     Ok(Brought { first, notes })
 }
 

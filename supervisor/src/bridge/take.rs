@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use engine::external::External;
 use engine::files::{Capture, Files, Selection, of_inventory, of_running};
-use engine::inventory::{Inventory, Pid};
+use engine::inventory::{Inventory, Life, Pid};
 use engine::session::{self, Captured, Frozen};
 use prost::Message;
 use store::{Meta, NewSnapshot, Snapshot, Store, Tracker, Trigger, Watch};
@@ -110,6 +110,8 @@ pub(super) fn perform(
             .into());
     }
     let inventory = inventoried.inventory();
+    let first = settled.map(|settled| Pid(settled.first)).or(plan.roots.first().copied());
+    lives(inventory, first.unwrap_or(Pid(0)))?;
     let (processes, threads) = count(inventory);
     let open = of_inventory(inventory);
     let mut notes = Vec::new();
@@ -164,6 +166,15 @@ fn keep(
     Ok(sealed.commit(meta)?)
 }
 
+/// What is left of a tree whose first process has died is no workload: brought back, it would be one
+/// that nobody ever sees end.
+pub(super) fn lives(inventory: &Inventory, first: Pid) -> Result<()> {
+    match inventory.processes.get(&first).map(|process| process.life) {
+        Some(Life::Running | Life::Stopped { .. }) => Ok(()),
+        None | Some(Life::Zombie { .. }) => Err(engine::error::Error::Died(first).into()),
+    }
+}
+
 fn count(inventory: &Inventory) -> (u64, u64) {
     let processes = inventory.processes.len();
     let threads: usize = inventory.processes.values().map(|process| process.threads.len()).sum();
@@ -197,4 +208,42 @@ fn resident(roots: &[Pid]) -> u64 {
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::inventory::Process;
+
+    use super::*;
+
+    fn tree(life: Life) -> Inventory {
+        let process = Process {
+            parent: None,
+            group: 2,
+            session: 2,
+            exit_signal: 17,
+            life,
+            name: "first".into(),
+            table: engine::inventory::TableId(0),
+            space: engine::inventory::SpaceId(0),
+            fs: engine::inventory::FsId(0),
+            threads: Vec::new(),
+        };
+        Inventory { processes: [(Pid(2), process)].into(), ..Inventory::default() }
+    }
+
+    #[test]
+    fn a_tree_whose_first_process_has_died_is_no_workload() {
+        assert!(lives(&tree(Life::Running), Pid(2)).is_ok());
+        let stopped = Life::Stopped { signal: 19, unreported: false };
+        assert!(lives(&tree(stopped), Pid(2)).is_ok());
+        for (inventory, first) in [
+            (tree(Life::Zombie { status: 9 }), Pid(2)),
+            (tree(Life::Running), Pid(3)),
+            (Inventory::default(), Pid(2)),
+        ] {
+            let refused = lives(&inventory, first).map_err(|error| error.to_string());
+            assert_eq!(refused, Err(format!("process {first} died while it was held")));
+        }
+    }
 }
