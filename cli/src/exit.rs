@@ -141,6 +141,10 @@ fn hint(failure: &Failure, fault: &Fault) -> Option<String> {
         return hint.clone();
     }
     let Failure::Supervisor(error) = failure else { return None };
+    let forbidden = ["EPERM", "EACCES"].iter().any(|errno| fault.text.contains(errno));
+    if forbidden && !nix::unistd::geteuid().is_root() {
+        return Some("an ordinary user may not do all that this takes: run it as root".into());
+    }
     let told = |code: &str| fault.obstacles.iter().any(|found| found.code == code);
     if told("file:changed") {
         let hint = "--accept-changed goes on with the files as they are now";

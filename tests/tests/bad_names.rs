@@ -109,7 +109,15 @@ trial!(values_that_mean_nothing, 60, |lab| {
         snapd.call(&run).exits(USAGE).says(&[unsupported[0]]);
     }
     snapd.call(&["run", "--tcp", "keep", "--", "touch", "started"]).exits(FAILED).says(&["tcp"]);
+    snapd.call(&["run", "--no-such", "--", "touch", "started"]).exits(USAGE).says(&["--no-such"]);
+    snapd.call(&["run"]).exits(USAGE).says(&["COMMAND"]);
     assert!(!lab.path("started").exists(), "a command was started in spite of its options");
+    // Options of the command are its own, with `--` before it or without.
+    for command in [&["--", "env", "--null", "A=1", "true"][..], &["env", "--null", "A=1", "true"]]
+    {
+        let run = ["run", "--restart", "no"];
+        snapd.call(&[&run[..], command].concat()).exits(125);
+    }
 });
 
 trial!(an_ordinary_user_is_told_what_is_missing, 30, |lab| {

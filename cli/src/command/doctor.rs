@@ -108,7 +108,7 @@ fn table(features: &[json::Feature]) -> String {
         ("FEATURE", Align::Left),
         ("AVAILABLE", Align::Left),
         ("PURPOSE", Align::Left),
-        ("REMEDY", Align::Left),
+        ("REMEDY", Align::Cut),
     ]);
     for one in features {
         let remedy = match (one.available, one.needed) {

@@ -20,6 +20,7 @@ use crate::values;
 /// needed. With a schedule it is saved while it runs. After a crash it comes back from its newest
 /// snapshot by itself, its files with it.
 #[derive(Debug, Args)]
+#[command(override_usage = "snapd run [OPTIONS] -- COMMAND [ARG]...")]
 #[command(after_help = "Examples:
   snapd run --every 10s -- python3 train.py
   snapd run -d --name web --every 1m --keep-last 20 -- ./server --port 8080
@@ -41,7 +42,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     options: Options,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 

@@ -39,7 +39,7 @@ impl Snapshots {
 }
 
 pub(super) fn table(all: &[Snapshot]) -> String {
-    use Align::{Left, Right};
+    use Align::{Cut, Left, Right};
     let mut table = Table::new(&[
         ("SNAPSHOT", Left),
         ("TAKEN", Left),
@@ -49,7 +49,7 @@ pub(super) fn table(all: &[Snapshot]) -> String {
         ("MEMORY", Right),
         ("NEW-DATA", Right),
         ("STORED", Right),
-        ("TAGS", Left),
+        ("TAGS", Cut),
         ("STATE", Left),
     ]);
     for one in all {

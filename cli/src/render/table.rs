@@ -1,4 +1,4 @@
-//! Tables: columns aligned, two spaces apart; on a terminal never wider than it.
+//! Tables: columns aligned, two spaces apart; on a terminal long words are cut to its width.
 use terminal_size::{Width, terminal_size};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -12,6 +12,8 @@ const NARROWEST: usize = 8;
 pub(crate) enum Align {
     Left,
     Right,
+    /// On the left, and cut where the terminal is too narrow: words that may be long.
+    Cut,
 }
 
 /// Rows under a head.
@@ -69,8 +71,8 @@ impl Table {
             };
             match align {
                 Align::Right => line += &(pad + &shown),
-                Align::Left if at == last => line += &shown,
-                Align::Left => line += &(shown + &pad),
+                Align::Left | Align::Cut if at == last => line += &shown,
+                Align::Left | Align::Cut => line += &(shown + &pad),
             }
             if at != last {
                 line += "  ";
@@ -79,7 +81,7 @@ impl Table {
         line.trim_end().to_owned()
     }
 
-    /// As wide as their widest cells; the widest gives way until all fit.
+    /// As wide as their widest cells; the widest that may be cut gives way until all fit.
     fn widths(&self, room: Option<usize>) -> Vec<usize> {
         let widest = |at: usize, title: &str| {
             let cells = self.rows.iter().filter_map(|row| row.get(at));
@@ -91,9 +93,10 @@ impl Table {
         loop {
             let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
             let Some(over) = total.checked_sub(room).filter(|over| *over > 0) else { break };
-            let Some(widest) = widths.iter_mut().max().filter(|width| **width > NARROWEST) else {
-                break;
-            };
+            let cut =
+                self.head.iter().zip(&mut widths).filter(|((_, align), _)| *align == Align::Cut);
+            let widest = cut.map(|(_, width)| width).max().filter(|width| **width > NARROWEST);
+            let Some(widest) = widest else { break };
             *widest = widest.saturating_sub(over.min(4)).max(NARROWEST);
         }
         widths
@@ -131,7 +134,7 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(&[("NAME", Align::Left), ("PID", Align::Right)]);
+        let mut table = Table::new(&[("NAME", Align::Cut), ("PID", Align::Right)]);
         table.row(["web".into(), "7".into()]);
         table.row(["a-longer-name\n".into(), "12345".into()]);
         table

@@ -54,7 +54,7 @@ fn about(one: &store::Snapshot, what: &Definition) -> String {
 }
 
 fn tree(rows: &[Process]) -> Table {
-    use Align::{Left, Right};
+    use Align::{Cut, Left, Right};
     let mut table = Table::new(&[
         ("PID", Right),
         ("PPID", Right),
@@ -62,7 +62,7 @@ fn tree(rows: &[Process]) -> Table {
         ("SID", Right),
         ("STATE", Left),
         ("THREADS", Right),
-        ("COMMAND", Left),
+        ("COMMAND", Cut),
     ]);
     for row in rows {
         let numbers = [row.pid, row.ppid, row.pgid, row.sid].map(|number| number.to_string());
@@ -73,14 +73,14 @@ fn tree(rows: &[Process]) -> Table {
 }
 
 fn memory(rows: &[Area]) -> Table {
-    use Align::{Left, Right};
+    use Align::{Cut, Left, Right};
     let mut table = Table::new(&[
         ("PID", Right),
         ("AREA", Left),
         ("PERM", Left),
         ("SIZE", Right),
         ("RESIDENT", Right),
-        ("NAME", Left),
+        ("NAME", Cut),
     ]);
     for row in rows {
         table.row([
@@ -96,14 +96,14 @@ fn memory(rows: &[Area]) -> Table {
 }
 
 fn files(rows: &[File]) -> Table {
-    use Align::{Left, Right};
+    use Align::{Cut, Left, Right};
     let mut table = Table::new(&[
         ("PID", Right),
         ("FD", Right),
         ("KIND", Left),
         ("POSITION", Right),
         ("FLAGS", Right),
-        ("TARGET", Left),
+        ("TARGET", Cut),
     ]);
     for row in rows {
         table.row([
@@ -119,15 +119,15 @@ fn files(rows: &[File]) -> Table {
 }
 
 fn sockets(rows: &[Socket]) -> Table {
-    use Align::{Left, Right};
+    use Align::{Cut, Left, Right};
     let mut table = Table::new(&[
         ("PID", Right),
         ("FD", Right),
         ("FAMILY", Left),
         ("TYPE", Left),
         ("STATE", Left),
-        ("LOCAL", Left),
-        ("PEER", Left),
+        ("LOCAL", Cut),
+        ("PEER", Cut),
     ]);
     for row in rows {
         let words = [row.family, row.sort, row.state, &row.local, &row.peer].map(str::to_owned);
