@@ -34,7 +34,7 @@ public class Load {
         for (Thread thread : threads) thread.start();
         while (rounds.get() < 200) Thread.sleep(10);
         sun.misc.Signal.handle(new sun.misc.Signal("TERM"), signal -> {
-            new Thread(() -> {
+            Thread judge = new Thread(() -> {
                 try {
                     long before = rounds.get();
                     for (int i = 0; i < 500 && rounds.get() == before; i++) Thread.sleep(10);
@@ -47,7 +47,10 @@ public class Load {
                 System.out.println(failure == null ? "OK" : "FAIL: " + failure);
                 System.out.flush();
                 Runtime.getRuntime().halt(failure == null ? 0 : 1);
-            }).start();
+            });
+            // Who tells of signals is a daemon, and so would be its offspring: the JVM would not wait for it.
+            judge.setDaemon(false);
+            judge.start();
         });
         System.out.println("READY");
     }
