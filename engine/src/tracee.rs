@@ -9,6 +9,7 @@ mod loan;
 mod marshal;
 mod procfs;
 mod reaper;
+mod receiving;
 mod refuse;
 mod site;
 mod stopped;
@@ -26,6 +27,7 @@ use self::countdown::Countdown;
 use self::deadline::{Stubs, Waiting};
 use self::freeze::{Freezer, alive};
 pub use self::loan::Loan;
+use self::receiving::Receiving;
 use self::refuse::refused;
 use self::site::Site;
 pub(crate) use self::site::elf_end as vdso_image_end;
@@ -63,12 +65,39 @@ struct Task {
     waiting: Option<Waiting>,
     /// What is left of its timeout, if the kernel notes that in its memory.
     countdown: Option<Countdown>,
+    /// Its stub, if it waits to receive from a socket with a limit.
+    receiving: Option<Receiving>,
 }
 
 impl Task {
     fn running(pid: Pid) -> Self {
-        let (stopped_by, asleep, waiting, countdown) = (None, None, None, None);
-        Self { pid, stands: false, stopped_by, waits: false, asleep, waiting, countdown }
+        Self {
+            pid,
+            stands: false,
+            stopped_by: None,
+            waits: false,
+            asleep: None,
+            waiting: None,
+            countdown: None,
+            receiving: None,
+        }
+    }
+}
+
+impl Task {
+    fn make_stub(
+        &mut self,
+        tid: Tid,
+        site: &Site,
+        stubs: &mut Stubs,
+        registers: &RegisterFile,
+    ) -> std::io::Result<()> {
+        self.waiting = stubs.make(site, tid, registers, self.asleep)?;
+        if self.waiting.is_none() {
+            let whose = (self.pid, tid);
+            self.receiving = Receiving::make(site, stubs, whose, registers, self.asleep)?;
+        }
+        Ok(())
     }
 }
 
@@ -144,7 +173,8 @@ impl Tree {
             let Ok(words) = ptrace::registers(tid.0) else { continue };
             let registers = RegisterFile(words);
             task.waiting = stubs.present(*tid, &registers);
-            if task.waiting.is_none() && task.waits {
+            task.receiving = Receiving::present(site, &mut stubs, &registers);
+            if task.waiting.is_none() && task.receiving.is_none() && task.waits {
                 task.countdown = Countdown::of(site, &registers, task.asleep);
                 fresh.push((*tid, registers));
             }
@@ -152,19 +182,14 @@ impl Tree {
         // Whose timeout the kernel forgets comes before those for whom it is a matter of the image.
         fresh.sort_by_key(|(_, registers)| !registers.is_forgotten());
         for (tid, registers) in fresh {
-            let asleep = tasks.get(&tid).and_then(|task| task.asleep);
-            let mut made = stubs.make(site, tid, &registers, asleep).map_err(&lost)?;
-            if made.is_none() && registers.is_forgotten() {
-                let dispensable = |task: &&mut Task| {
-                    task.pid == pid && task.waiting.is_some_and(|waiting| !waiting.inside)
-                };
-                if let Some(other) = tasks.values_mut().find(dispensable) {
-                    other.waiting.take().iter().for_each(|waiting| stubs.give_up(waiting));
-                    made = stubs.make(site, tid, &registers, asleep).map_err(&lost)?;
-                }
-            }
-            if let Some(task) = tasks.get_mut(&tid) {
-                task.waiting = made;
+            let Some(task) = tasks.get_mut(&tid) else { continue };
+            task.make_stub(tid, site, &mut stubs, &registers).map_err(&lost)?;
+            if registers.is_forgotten() && stubs.is_full() {
+                let others = tasks.values_mut().filter(|task| task.pid == pid);
+                let dispensable = others.filter_map(|task| task.waiting.take_if(|one| !one.inside));
+                dispensable.for_each(|waiting| stubs.give_up(&waiting));
+                let Some(task) = tasks.get_mut(&tid) else { continue };
+                task.make_stub(tid, site, &mut stubs, &registers).map_err(&lost)?;
             }
         }
         for (tid, task) in tasks.iter_mut().filter(|(_, task)| task.pid == pid) {
@@ -189,6 +214,11 @@ impl Tree {
         if let (Some(left), Some(site)) = (countdown, sites.get(&pid)) {
             left.refresh(site);
         }
+        let receiving = task.as_ref().and_then(|task| task.receiving);
+        let raw = match (receiving, sites.get(&pid)) {
+            (Some(one), Some(site)) => one.inside(site, raw).map_err(kernel_io("/proc/PID/mem"))?,
+            _ => raw,
+        };
         let registers = match (task.and_then(|task| task.waiting.as_mut()), sites.get(&pid)) {
             (Some(waiting), Some(site)) => {
                 waiting.refresh(site, now).map_err(kernel_io("/proc/PID/mem"))?;
@@ -313,6 +343,11 @@ impl Tree {
 fn wait_the_rest(site: &Site, tid: Tid, task: &mut Task) -> nix::Result<()> {
     if let Some(left) = task.countdown {
         left.refresh(site);
+    }
+    if let Some(receiving) = task.receiving {
+        let raw = RegisterFile(ptrace::registers(tid.0)?);
+        let registers = receiving.inside(site, raw).map_err(|_| Errno::ESRCH)?;
+        return ptrace::set_registers(tid.0, &registers.0);
     }
     let Some(waiting) = task.waiting.as_mut() else { return Ok(()) };
     let now = asleep::monotonic();

@@ -41,11 +41,12 @@ fn timeouts_come_on_time_with_a_freeze_every_300_ms() {
         assert_eq!(words.next(), Some("right"), "{told}");
         rounds.entry(name).or_default().push(took);
     }
-    assert_eq!(rounds.len(), 9, "{told}");
+    assert_eq!(rounds.len(), 12, "{told}");
     for (name, took) in rounds {
-        assert!(
-            took.len() >= 3 && took.iter().all(|ms| (1000..1020).contains(ms)),
-            "{name} {took:?}"
-        );
+        // What sockets limit is counted in steps of the timer wheel.
+        let coarse = ["recvfrom", "read", "accept"].contains(&name);
+        let right = if coarse { 990..1070 } else { 1000..1020 };
+        let all = took.iter().all(|ms| right.contains(ms));
+        assert!(took.len() >= 3 && all, "{name} {took:?}");
     }
 }

@@ -190,12 +190,6 @@ static int accept_(long ms) {
     limit(listening, SO_RCVTIMEO, ms);
     return accept(listening, NULL, NULL) == -1 && errno == EAGAIN;
 }
-static int send_(long ms) {
-    static char much[4096];
-    while (send(sockets[1], much, sizeof much, MSG_DONTWAIT) > 0) continue;
-    limit(sockets[1], SO_SNDTIMEO, ms);
-    return send(sockets[1], much, sizeof much, 0) == -1 && errno == EAGAIN;
-}
 static int semop_(long ms) {
     static __thread int set = -1;
     if (set < 0) {
@@ -245,7 +239,6 @@ static const struct {
     {"read with SO_RCVTIMEO", read_socket, 10, 40},
     {"recvmsg with SO_RCVTIMEO", receive_message, 10, 40},
     {"accept with SO_RCVTIMEO", accept_, 10, 40},
-    {"send with SO_SNDTIMEO", send_, 10, 40},
     {"semtimedop", semop_, 0},
     {"sigtimedwait", signal_wait, 0},
     {"timerfd", timerfd, 0},

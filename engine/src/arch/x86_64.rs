@@ -2,6 +2,7 @@
 pub(crate) mod blank;
 mod cave;
 pub(crate) mod frame;
+pub(crate) mod receive;
 mod registers;
 pub(crate) mod stub;
 

@@ -86,6 +86,8 @@ fn whole(site: &Site, registers: &RegisterFile, call: i64) -> Option<(usize, i64
 pub(super) struct Stubs {
     places: Vec<(u64, Option<Stub>)>,
     used: BTreeSet<u64>,
+    /// Somebody has found no room since this was asked.
+    full: bool,
 }
 
 impl Stubs {
@@ -96,7 +98,7 @@ impl Stubs {
             site.memory.read_exact_at(&mut bytes, address)?;
             places.push((address, Stub::decode(&bytes)));
         }
-        Ok(Self { places, used: BTreeSet::new() })
+        Ok(Self { places, used: BTreeSet::new(), full: false })
     }
 
     /// The stub that this thread is in, or that was made for its present wait.
@@ -118,6 +120,33 @@ impl Stubs {
         found.filter(|_| registers.interrupted() != Interrupted::No)
     }
 
+    /// Where stubs may be.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.places.iter().map(|(address, _)| *address)
+    }
+
+    /// So many places from this one on are in use.
+    pub(super) fn claim(&mut self, address: u64, places: usize) {
+        self.used.extend((0..places).map(|index| address + (index * stub::BYTES) as u64));
+    }
+
+    /// So many free places in a row; they are in use from now on.
+    pub(super) fn room(&mut self, places: usize) -> Option<u64> {
+        let addresses: Vec<_> = self.addresses().collect();
+        let free = |run: &&[u64]| run.iter().all(|address| !self.used.contains(address));
+        let found = addresses.windows(places).find(free).and_then(<[u64]>::first).copied();
+        self.full |= found.is_none();
+        if let Some(found) = found {
+            self.claim(found, places);
+        }
+        found
+    }
+
+    /// Whether somebody has found no room since this was asked.
+    pub(super) fn is_full(&mut self) -> bool {
+        std::mem::take(&mut self.full)
+    }
+
     /// Somebody else needs the room more.
     pub(super) fn give_up(&mut self, waiting: &Waiting) {
         self.used.remove(&waiting.address);
@@ -137,11 +166,7 @@ impl Stubs {
             _ => return Ok(None),
         };
         let Some((argument, whole)) = whole(site, registers, call) else { return Ok(None) };
-        let free = self.places.iter().map(|(address, _)| *address);
-        let Some(address) = free.into_iter().find(|address| !self.used.contains(address)) else {
-            return Ok(None);
-        };
-        self.used.insert(address);
+        let Some(address) = self.room(1) else { return Ok(None) };
         let now = monotonic();
         let same = |sleep: &Asleep| sleep.is_in(call, registers);
         let since = asleep.filter(same).map_or(now, |sleep| sleep.since.min(now));

@@ -19,6 +19,7 @@ use super::reaper::Reaper;
 use super::refuse::{self, refused};
 use super::walkout::Walkout;
 use super::{Member, Task};
+use crate::arch::receive::may_receive;
 use crate::arch::{Interrupted, RegisterFile, may_wait, says_eintr_for_a_stop};
 use crate::error::{Cause, Error, Result, kernel};
 use crate::fault;
@@ -162,7 +163,8 @@ impl Freezer {
         let is_new = |tid: &&Tid| !self.tasks.contains_key(tid) && !self.zombies.contains_key(&pid);
         let new: Vec<_> = threads.iter().filter(is_new).copied().collect();
         // Of all before the first: attaching wakes them.
-        let sleeps: Vec<_> = new.iter().map(|tid| self.clocks.asleep(*tid, may_wait)).collect();
+        let sleeps: Vec<_> =
+            new.iter().map(|tid| self.clocks.asleep(*tid, may_wait_or_receive)).collect();
         for (tid, asleep) in new.into_iter().zip(sleeps) {
             news |= self.attach(pid, tid, threads.len() == 1, asleep)?;
         }
@@ -176,7 +178,7 @@ impl Freezer {
                 self.reaper.attached(pid, tid);
                 self.tasks.insert(tid, Task { asleep, ..Task::running(pid) });
                 interrupt(tid)?;
-                if asleep.is_some_and(|sleep| says_eintr_for_a_stop(sleep.call)) {
+                if asleep.is_some_and(|sleep| is_to_be_mended(sleep.call)) {
                     self.mend_at_once(tid)?;
                 }
                 Ok(true)
@@ -356,7 +358,11 @@ impl Freezer {
             alive(ptrace::set_registers(tid.0, &restarting.0))?;
         }
         task.stands = true;
-        task.waits = raw.interrupted() != Interrupted::No && raw.call().is_some_and(may_wait);
+        task.waits = match raw.interrupted() {
+            Interrupted::No => false,
+            Interrupted::Plain(call) => may_wait_or_receive(call),
+            _ => raw.call().is_some_and(may_wait),
+        };
         task.stopped_by = (signal != libc::SIGTRAP).then_some(signal);
         Ok(())
     }
@@ -418,6 +424,16 @@ impl Freezer {
             }
         }
     }
+}
+
+/// Calls that say EINTR for a stop, and always have a limit or none by their arguments.
+fn is_to_be_mended(call: i64) -> bool {
+    may_wait(call) && says_eintr_for_a_stop(call)
+}
+
+/// Only with a limit does receiving say EINTR.
+fn may_wait_or_receive(call: i64) -> bool {
+    may_wait(call) || may_receive(call)
 }
 
 /// Longer and longer, the longer nothing happens.

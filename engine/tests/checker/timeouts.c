@@ -38,6 +38,8 @@ static struct epoll_event event;
 static struct pollfd polled;
 static struct sembuf down = {0, -1, 0};
 static sigset_t nothing;
+static char byte;
+static int limited[2], listening;
 
 static const struct { const char *name; long nr; long arguments[5]; long answer; } calls[] = {
     {"epoll_wait", SYS_epoll_wait, {-1, (long)&event, 1, 1000}, 0},
@@ -45,6 +47,9 @@ static const struct { const char *name; long nr; long arguments[5]; long answer;
     {"epoll_pwait2", 441, {-1, (long)&event, 1, (long)&second, 0}, 0},
     {"semtimedop", SYS_semtimedop, {-2, (long)&down, 1, (long)&second}, -EAGAIN},
     {"rt_sigtimedwait", SYS_rt_sigtimedwait, {(long)&nothing, 0, (long)&second, 8}, -EAGAIN},
+    {"recvfrom", SYS_recvfrom, {-3, (long)&byte, 1, 0, 0}, -EAGAIN},
+    {"read", SYS_read, {-3, (long)&byte, 1}, -EAGAIN},
+    {"accept", SYS_accept, {-4, 0, 0}, -EAGAIN},
     {"poll", SYS_poll, {(long)&polled, 1, 1000}, 0},
     {"nanosleep", SYS_nanosleep, {(long)&second, 0}, 0},
     {"clock_nanosleep", SYS_clock_nanosleep, {CLOCK_MONOTONIC, 0, (long)&second, 0}, 0},
@@ -53,7 +58,7 @@ static const struct { const char *name; long nr; long arguments[5]; long answer;
 
 static void *run(void *x) {
     long i = (long)x, a = calls[i].arguments[0];
-    a = a == -1 ? epoll : a == -2 ? semaphores : a;
+    a = a == -1 ? epoll : a == -2 ? semaphores : a == -3 ? limited[0] : a == -4 ? listening : a;
     const long *b = calls[i].arguments;
     for (;;) {
         struct timespec from, to;
@@ -76,6 +81,13 @@ int main(void) {
     event.events = EPOLLIN;
     epoll_ctl(epoll, EPOLL_CTL_ADD, silent[0], &event);
     semaphores = semget(IPC_PRIVATE, 1, 0600);
+    struct timeval limit = {1, 0};
+    struct sockaddr unnamed = {.sa_family = AF_UNIX};
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, limited)) abort();
+    listening = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(listening, &unnamed, sizeof unnamed.sa_family) || listen(listening, 1)) abort();
+    setsockopt(limited[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(listening, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     sigaddset(&nothing, SIGUSR2);
     sigprocmask(SIG_BLOCK, &nothing, 0);
     pthread_t thread;

@@ -119,6 +119,17 @@ impl RegisterFile {
         self
     }
 
+    /// Staying interrupted, but in another call.
+    pub(super) fn in_call(mut self, call: i64) -> Self {
+        self.set(at::ORIG_RAX, call.cast_unsigned());
+        self
+    }
+
+    /// The stack pointer.
+    pub(crate) fn stack(&self) -> u64 {
+        self.get(at::RSP)
+    }
+
     /// What the cave keeps in rbx: the answer of its last call.
     pub(crate) fn cave_answer(&self) -> u64 {
         self.get(at::RBX)
