@@ -57,6 +57,8 @@ struct Task {
     stands: bool,
     /// The signal by which job control has stopped its process.
     stopped_by: Option<i32>,
+    /// When we saw that, by `CLOCK_MONOTONIC`.
+    stopped_at: i64,
     /// It was interrupted in a call that may have a timeout.
     waits: bool,
     /// What it slept in before we came.
@@ -75,6 +77,7 @@ impl Task {
             pid,
             stands: false,
             stopped_by: None,
+            stopped_at: 0,
             waits: false,
             asleep: None,
             waiting: None,
@@ -144,7 +147,12 @@ impl Tree {
                 _ => None,
             };
             let task = Task { stands: true, stopped_by, ..Task::running(*pid) };
-            tasks.extend(member.threads.iter().map(|tid| (*tid, task)));
+            for tid in &member.threads {
+                // As after a freeze: a thread that blocks every signal is followed by its calls. ESRCH
+                // means death, which the first loan tells.
+                ptrace::set_options(tid.0, freeze::OPTIONS).unwrap_or_default();
+                tasks.insert(*tid, task);
+            }
         }
         Self { members, tasks, sites: BTreeMap::new(), not_send: PhantomData }
     }
@@ -175,7 +183,8 @@ impl Tree {
             task.waiting = stubs.present(*tid, &registers);
             task.receiving = Receiving::present(site, &mut stubs, &registers);
             if task.waiting.is_none() && task.receiving.is_none() && task.waits {
-                task.countdown = Countdown::of(site, &registers, task.asleep);
+                task.countdown =
+                    Countdown::of(site, *tid, &registers, task.asleep, task.stopped_at);
                 fresh.push((*tid, registers));
             }
         }

@@ -34,10 +34,15 @@ int main(void) {
     FILE *children = fopen(path, "r");
     MUST(children && fscanf(children, "%d", &left) == 1);
     fclose(children);
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &term, NULL);
     for (long i = 0; i < 3; i++) {
         pthread_t one;
         MUST(pthread_create(&one, NULL, thread, (void *)i) == 0);
     }
+    pthread_sigmask(SIG_UNBLOCK, &term, NULL);
     until_told();
     MUST(getsid(left) == leader && getpgid(left) == leader);
     for (int i = 0; i < 3; i++)

@@ -1,7 +1,8 @@
 // cc: gcc -O1 -g -Wall
 // Every way to sleep with a limit, each in a thread of its own, over and over: none may end early, late
 // or interrupted. Argument: how many milliseconds late is too late (0: not looked at). Time in which the
-// whole program stood still does not count: pacers, which wake every millisecond, know when that was.
+// whole program stood still does not count: pacers, which wake every millisecond, know when that was. Nor
+// does time in which a thread waited for a processor.
 #include "subject.h"
 #include <linux/futex.h>
 #include <poll.h>
@@ -46,6 +47,16 @@ __attribute__((noreturn)) static void *pace(void *pacer_) {
 static double overlap(struct gap gap, double from, double to) {
     double start = gap.from > from ? gap.from : from, end = gap.to < to ? gap.to : to;
     return end > start ? end - start : 0;
+}
+
+// For how long this thread has waited for a processor, in all.
+static double starved(void) {
+    char text[100] = "";
+    double ran, waited = 0;
+    int file = open("/proc/thread-self/schedstat", O_RDONLY);
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    return length > 0 && sscanf(text, "%lf %lf", &ran, &waited) == 2 ? waited / 1e6 : 0;
 }
 
 // For how long between these times a pacer stood still.
@@ -251,13 +262,14 @@ static void *torment(void *index) {
     prepare();
     for (;;) {
         long ms = 650 + 70 * me % 300;
-        double start = now_ms(CLOCK_MONOTONIC);
+        double waited = starved(), start = now_ms(CLOCK_MONOTONIC);
         int right = ways[me].sleep(ms);
         int error = errno;
         double took = now_ms(CLOCK_MONOTONIC) - start;
+        waited = starved() - waited;
         if (!right) fail("%s of %ld ms: ended after %.1f ms by %s", ways[me].name, ms, took, strerror(error));
         if (took < ms - ways[me].early_ms) fail("%s of %ld ms: early, after %.3f", ways[me].name, ms, took);
-        double late = took - ms - ways[me].late_ms - standstill(start + ms, start + took);
+        double late = took - ms - ways[me].late_ms - standstill(start + ms, start + took) - waited;
         if (late > worst_ms) worst_ms = late;
         if (late_ms > 0 && late > late_ms) fail("%s of %ld ms: late by %.3f, after %.3f", ways[me].name, ms, late, took);
         rounds[me]++;

@@ -72,16 +72,33 @@ fn digest(images: &str) -> BTreeMap<PathBuf, u64> {
     .collect()
 }
 
+/// State, parent and system call of a process, for people.
+fn what_it_does(pid: i32) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let (stat, call) = (read("stat"), read("syscall"));
+    let stat: Vec<&str> = stat.split(' ').take(6).collect();
+    format!("{} in {} ({})", stat.join(" "), call.trim(), read("wchan"))
+}
+
 /// Whether all of the tree is there, or nothing; after a restore that died, once whoever waits at the gate in
 /// vain has ended by itself: they do so after two seconds.
 fn all_or_nothing(lab: &Lab, all: usize, died: bool) -> bool {
     let settled = || {
-        let mut left = 0;
-        eventually("all of the tree or nothing", Duration::from_secs(20), || {
-            left = lab.processes().len();
-            left == 0 || left == all
-        });
-        left == all
+        let start = std::time::Instant::now();
+        loop {
+            let left = lab.processes();
+            if left.is_empty() || left.len() == all {
+                break !left.is_empty();
+            }
+            let told: Vec<_> = left.iter().map(|pid| what_it_does(*pid)).collect();
+            let late = start.elapsed() > Duration::from_secs(20);
+            assert!(
+                !late,
+                "neither all {all} of the tree nor nothing is left:\n{}",
+                told.join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     };
     for _ in 0..30 {
         if !settled() {
@@ -210,6 +227,7 @@ fn undump_at_every_step(lab: &Lab, file: &str, absent: &[&str]) {
             assert_eq!(runs, open, "{point}:{passing}, which it passed: {died}");
             not_passed.extend((!died && passing == 1).then_some(*point));
             if runs {
+                println!("{point}:{passing} ran on");
                 program.check();
             }
             lab.kill_everything();

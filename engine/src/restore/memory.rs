@@ -256,12 +256,17 @@ fn stubs(pid: Pid, space: &Space) -> Result<()> {
     let end = vdso_image_end(&space.vdso).unwrap_or(space.vdso.len());
     let stubs = space.vdso.get(end..).unwrap_or_default();
     let place = places(space).into_iter().find(|(what, ..)| *what == Special::Vdso);
-    let (Some((_, start, _)), true) = (place, stubs.iter().any(|byte| *byte != 0)) else {
+    let Some((_, start, _)) = place else { return Ok(()) };
+    let path = format!("/proc/{pid}/mem");
+    let memory = std::fs::File::options().read(true).write(true).open(path);
+    let memory = memory.map_err(kernel_io("open"))?;
+    // It may have its maker's, whose memory it was forked from.
+    let (mut now, at) = (vec![0; stubs.len()], start + end as u64);
+    memory.read_exact_at(&mut now, at).map_err(kernel_io("read"))?;
+    if now == stubs {
         return Ok(());
-    };
-    let memory = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem"));
-    let written = memory.and_then(|memory| memory.write_all_at(stubs, start + end as u64));
-    written.map_err(kernel_io("write"))
+    }
+    memory.write_all_at(stubs, at).map_err(kernel_io("write"))
 }
 
 /// Room for `struct prctl_mm_map` (104 bytes) before what it points to.

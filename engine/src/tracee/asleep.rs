@@ -16,8 +16,12 @@ use crate::arch::RegisterFile;
 use crate::inventory::Tid;
 use crate::sys::processor::on;
 
-/// So long we wait for a busy processor: others may be standing already.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// So long we wait for a busy processor: seldom, and mostly before anybody stands.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How often to look at a processor's clock, and how long an undisturbed look takes at most (60 us mostly).
+const LOOKS: u32 = 50;
+const UNDISTURBED: i64 = 500_000;
 
 /// A call in which a thread sleeps, and since when by `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +31,17 @@ pub(super) struct Asleep {
     pub(super) since: i64,
     /// How long it was told to wait, where the kernel will change that.
     pub(super) told: Option<i64>,
+    /// How often it had given up its processor.
+    switches: u64,
 }
 
 impl Asleep {
-    /// Whether it is this call that was interrupted.
-    pub(super) fn is_in(&self, call: i64, registers: &RegisterFile) -> bool {
+    /// Whether it is this call that was interrupted: not the next one like it, of which it would be too
+    /// early to end. Since it slept, the thread has given up its processor once, in the present stop.
+    pub(super) fn is_in(&self, tid: Tid, call: i64, registers: &RegisterFile) -> bool {
         let same = |at| self.arguments.get(at) == Some(&registers.argument(at));
-        self.call == call && (0..5).all(same)
+        let once = || Noted::of(tid).is_some_and(|now| now.switches == self.switches + 1);
+        self.call == call && (0..5).all(same) && once()
     }
 }
 
@@ -54,22 +62,29 @@ impl Clocks {
         if !timed(call) {
             return None;
         }
-        let slept = parse_exec_start(&read_to_string(format!("/proc/{tid}/sched")).ok()?)?;
+        let noted = Noted::of(tid)?;
         let processor = Stat::of(tid).processor()?;
         let offset = (*self.0.entry(processor).or_insert_with(|| offset_of(processor)))?;
         let told = countdown::told(tid, call, &arguments);
-        Some(Asleep { call, arguments, since: slept + offset, told })
+        let (since, switches) = (noted.exec_start + offset, noted.switches);
+        let still = Noted::of(tid)?.switches == switches;
+        still.then_some(Asleep { call, arguments, since, told, switches })
     }
 }
 
 /// How far `CLOCK_MONOTONIC` is ahead of this processor's clock.
 fn offset_of(processor: usize) -> Option<i64> {
-    on(processor, PATIENCE, || {
-        // Waking has the scheduler note the time; to yield might cost a whole slice.
-        std::thread::sleep(Duration::from_micros(1));
-        let now = monotonic();
-        Some(now - parse_exec_start(&read_to_string("/proc/thread-self/sched").ok()?)?)
-    })
+    on(processor, PATIENCE, || (0..LOOKS).find_map(|_| own_offset()))
+}
+
+/// Unless somebody else was given the processor meanwhile: then nobody knows when what was noted.
+fn own_offset() -> Option<i64> {
+    let start = monotonic();
+    // Waking has the scheduler note the time; to yield might cost a whole slice.
+    std::thread::sleep(Duration::from_micros(1));
+    let now = monotonic();
+    let noted = parse_exec_start(&read_to_string("/proc/thread-self/sched").ok()?)?;
+    (monotonic() - start < UNDISTURBED).then_some(now - noted)
 }
 
 /// `number a b c d e f sp pc` in hexadecimal but for the number, or `running`.
@@ -81,6 +96,24 @@ fn parse_call(text: &str) -> Option<(i64, [u64; 6])> {
         *argument = u64::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok()?;
     }
     Some((call, arguments))
+}
+
+/// What the scheduler notes of a thread.
+struct Noted {
+    exec_start: i64,
+    switches: u64,
+}
+
+impl Noted {
+    fn of(tid: Tid) -> Option<Self> {
+        Self::parse(&read_to_string(format!("/proc/{tid}/sched")).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let line = text.lines().find(|line| line.starts_with("nr_voluntary_switches"))?;
+        let switches = line.rsplit_once(':')?.1.trim().parse().ok()?;
+        Some(Self { exec_start: parse_exec_start(text)?, switches })
+    }
 }
 
 /// Milliseconds with six decimals: nanoseconds.
@@ -108,6 +141,8 @@ mod tests {
     fn the_scheduler_tells_nanoseconds() {
         let text = "x (1, #threads: 1)\nse.exec_start     :      123456.000789\n";
         assert_eq!(parse_exec_start(text), Some(123_456_000_789));
+        let text = format!("{text}nr_switches : 9\nnr_voluntary_switches   :      7\n");
+        assert_eq!(Noted::parse(&text).unwrap().switches, 7);
     }
 
     #[test]

@@ -57,14 +57,16 @@ impl Countdown {
     /// Of a thread that was interrupted in such a call.
     pub(super) fn of(
         site: &Site,
+        tid: Tid,
         registers: &RegisterFile,
         asleep: Option<Asleep>,
+        stopped_at: i64,
     ) -> Option<Self> {
         let Interrupted::Again(call) = registers.interrupted() else { return None };
         let place = Place::of(call, registers)?;
-        let before = asleep.filter(|sleep| sleep.is_in(call, registers));
+        let before = asleep.filter(|sleep| sleep.is_in(tid, call, registers));
         let known = before.and_then(|sleep| Some(sleep.since.saturating_add(sleep.told?)));
-        let noted = || Some(monotonic().saturating_add(place.read(&site.memory)?));
+        let noted = || Some(stopped_at.saturating_add(place.read(&site.memory)?));
         Some(Self { place, deadline: known.or_else(noted)? })
     }
 

@@ -168,7 +168,7 @@ impl Stubs {
         let Some((argument, whole)) = whole(site, registers, call) else { return Ok(None) };
         let Some(address) = self.room(1) else { return Ok(None) };
         let now = monotonic();
-        let same = |sleep: &Asleep| sleep.is_in(call, registers);
+        let same = |sleep: &Asleep| sleep.is_in(tid, call, registers);
         let since = asleep.filter(same).map_or(now, |sleep| sleep.since.min(now));
         let stub = Stub {
             argument,

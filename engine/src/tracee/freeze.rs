@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::asleep::{Asleep, Clocks};
+use super::asleep::{Asleep, Clocks, monotonic};
 use super::procfs::{self, Stat, Status};
 use super::reaper::Reaper;
 use super::refuse::{self, refused};
@@ -357,7 +357,7 @@ impl Freezer {
         if restarting != raw {
             alive(ptrace::set_registers(tid.0, &restarting.0))?;
         }
-        task.stands = true;
+        (task.stands, task.stopped_at) = (true, monotonic());
         task.waits = match raw.interrupted() {
             Interrupted::No => false,
             Interrupted::Plain(call) => may_wait_or_receive(call),

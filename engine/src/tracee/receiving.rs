@@ -57,7 +57,7 @@ impl Receiving {
         let Some((limit, call)) = limit.zip(i32::try_from(call).ok()) else { return Ok(None) };
         let Some(address) = stubs.room(BYTES / stub::BYTES) else { return Ok(None) };
         let now = monotonic();
-        let same = |sleep: &Asleep| sleep.is_in(call.into(), registers);
+        let same = |sleep: &Asleep| sleep.is_in(tid, call.into(), registers);
         let since = asleep.filter(same).map_or(now, |sleep| sleep.since.min(now));
         let stub = ReceiveStub {
             call,

@@ -38,7 +38,9 @@ impl Stopped {
                 }
                 // SIGSTOP cannot be blocked: the stop is the group's, and outlasts the loan.
                 Change::Signal(libc::SIGSTOP) => self.resume(libc::SIGSTOP)?,
-                Change::Signal(_) => {
+                Change::Signal(signal) => {
+                    let at = self.registers()?.instruction();
+                    tracing::error!(signal, at, told, "a borrowed thread has failed");
                     return Err(Error::Kernel("borrowing a thread", Errno::EFAULT));
                 }
                 Change::Syscall => {
