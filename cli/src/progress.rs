@@ -34,19 +34,15 @@ impl Progress {
         if !self.wanted || self.began.elapsed() < SHORT {
             return;
         }
+        let length = (of != 0).then_some(of);
         let verb = self.verb;
         let bar = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_message(verb);
-            bar
+            let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+            bar.with_style(style(length)).with_message(verb)
         });
-        let (template, length) = if of == 0 { (UNKNOWN, None) } else { (KNOWN, Some(of)) };
         if bar.length() != length {
-            let style = ProgressStyle::with_template(template);
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            if let Some(length) = length {
-                bar.set_length(length);
-            }
+            bar.set_style(style(length));
+            length.into_iter().for_each(|length| bar.set_length(length));
         }
         bar.set_position(done);
     }
@@ -69,6 +65,12 @@ pub(crate) fn ear(
             }
         }
     })
+}
+
+/// A bar where it is known how much it will be, else a sign of life.
+fn style(length: Option<u64>) -> ProgressStyle {
+    let template = if length.is_some() { KNOWN } else { UNKNOWN };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Drop for Progress {
