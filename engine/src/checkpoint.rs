@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 
+use crate::attribute::of_zombie;
 use crate::collect::{Collector, OfProcess, attributes};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::image::ImageSink;
@@ -184,6 +185,10 @@ impl Work<'_> {
             process.table = self.collector.table(pid)?;
             process.fs = self.filesystem(pid)?;
             process.space = self.space(pid, answers.brk)?;
+        } else {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            let status = status.map_err(kernel_io("read"))?;
+            self.inventory.attributes.extend([of_zombie(pid, &status)?]);
         }
         self.inventory.processes.insert(pid, process);
         Ok(())

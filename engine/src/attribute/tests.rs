@@ -80,3 +80,15 @@ fn every_line_of_the_status_file_is_claimed() {
     status::claim_the_rest(&mut status);
     assert_eq!(status.leftover().collect::<Vec<_>>(), Vec::<&str>::new());
 }
+
+#[test]
+fn a_zombie_is_still_somebodys() {
+    let status = "Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 \nCapInh:\t0\nCapPrm:\t0\n\
+                  CapEff:\t0\nCapBnd:\t1\nCapAmb:\t0\n";
+    let ((owner, name), state) = of_zombie(Pid(7), status).unwrap();
+    assert_eq!((owner, name.as_str()), (Owner::Thread(Pid(7), Tid(7)), "credentials"));
+    let mut batch = Batch::default();
+    (find(&name).unwrap().restore)(&state, &mut batch).unwrap();
+    assert!(batch.0.iter().any(|call| call.name == "setresuid"));
+    assert!(of_zombie(Pid(7), "Uid:\t1\n").is_err(), "all of it is told, or nothing");
+}
