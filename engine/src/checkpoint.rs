@@ -21,9 +21,12 @@ use crate::attribute::of_zombie;
 use crate::collect::{Collector, OfProcess, attributes};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::image::ImageSink;
-use crate::inventory::{Fs, FsId, Inventory, Life, Machine, Pid, Process, SpaceId, TableId, Tid};
+use crate::inventory::{
+    Fs, FsId, Inventory, Life, Machine, Pid, Process, SpaceId, TableId, Thread, Tid,
+};
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
+use crate::procfs::Fields;
 use crate::procfs::stat::Stat;
 use crate::remote::{Arg, Batch, Caller};
 use crate::session::{Drain, Options, Tracer};
@@ -189,6 +192,9 @@ impl Work<'_> {
             let status = fs::read_to_string(format!("/proc/{pid}/status"));
             let status = status.map_err(kernel_io("read"))?;
             self.inventory.attributes.extend([of_zombie(pid, &status)?]);
+            // Of its only thread nothing is left but what it blocked.
+            let blocked = Fields::parse(&status).take_number("SigBlk", 16).unwrap_or(0);
+            self.inventory.threads.insert(Tid(pid.0), Thread { blocked, ..Thread::default() });
         }
         self.inventory.processes.insert(pid, process);
         Ok(())

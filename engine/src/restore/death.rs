@@ -1,7 +1,8 @@
 //! Zombies: blanks that end as the dead ones did, and stay to be reaped.
 //!
 //! A parent that blocks `SIGCHLD` gets it from us a second time; it is taken away again, for what it
-//! had pending is an attribute of its own. A core flag is not made: that takes a core file.
+//! had pending is an attribute of its own. A core flag is not made: that takes a core file. Whose it is and
+//! what it blocked is still seen, and so is put back; what it handled is not, for no handler is left.
 //! Kernel: wait(2), `exit_group(2)`.
 use nix::libc;
 
@@ -24,12 +25,11 @@ impl Restorer<'_> {
         let name = Arg::In([name.as_bytes(), b"\0"].concat());
         batch.call("prctl", libc::SYS_prctl, [libc::PR_SET_NAME.into(), name]);
         let signal = status & 0x7f;
+        for number in (1..=64).filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number)) {
+            let args = [number.into(), Arg::In(vec![0; 32]), 0.into(), 8.into()];
+            batch.call("rt_sigaction", libc::SYS_rt_sigaction, args); // Ours are not its own.
+        }
         if signal != 0 && signal != libc::SIGKILL {
-            batch.call(
-                "rt_sigaction",
-                libc::SYS_rt_sigaction,
-                [signal.into(), Arg::In(vec![0; 32]), 0.into(), 8.into()],
-            );
             let limit = Arg::In(vec![0; 16]);
             let core = [0.into(), i64::from(libc::RLIMIT_CORE).into(), limit, 0.into()];
             batch.call("prlimit64", libc::SYS_prlimit64, core);
@@ -37,9 +37,10 @@ impl Restorer<'_> {
         done(&self.blanks.caller(tid(pid))?.perform(&batch)?)?;
         self.known_owner(pid)?;
         hold::stop(pid.0).map_err(died("ptrace", pid))?;
-        if signal != 0 {
-            hold::set_blocked(pid.0, !(1u64 << (signal - 1))).map_err(died("ptrace", pid))?;
-        }
+        let blocked = self.inventory.threads.get(&tid(pid)).map(|thread| thread.blocked);
+        let deadly = if signal == 0 { 0 } else { 1u64 << (signal - 1) };
+        let blocked = blocked.unwrap_or(u64::MAX) & !deadly;
+        hold::set_blocked(pid.0, blocked).map_err(died("ptrace", pid))?;
         hold::detach(pid.0).map_err(died("ptrace", pid))?;
         let last = if signal == 0 {
             let args = vec![((status >> 8) & 0xff).into()];
