@@ -82,11 +82,11 @@ impl Object for Timerfd {
 
     /// One that comes once only may have come meanwhile.
     fn comparable(mut state: State) -> State {
-        let stays = state.interval != 0 || state.is_time_of_day();
-        state.value = i64::from(state.value != 0 && stays);
-        if state.interval != 0 {
-            state.ticks = 0;
-        }
+        let runs = state.value != 0;
+        (state.value, state.ticks) = match state.interval {
+            0 => (0, state.ticks + u64::from(runs)),
+            _ => (i64::from(runs), 0),
+        };
         state
     }
 
