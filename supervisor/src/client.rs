@@ -57,15 +57,18 @@ fn one(home: &Home, book: &Book, entry: Entry) -> Result<Listed> {
 /// Takes a snapshot; its number.
 pub fn checkpoint(home: &Home, name: &str, how: &Checkpoint, ear: &Ear) -> Result<u64> {
     let ask = AskCheckpoint { stop: how.stop, tags: how.tags.clone() };
-    done(request(home, name, &to_keeper::Of::Checkpoint(ask), ear)?)
+    let seq = done(request(home, name, &to_keeper::Of::Checkpoint(ask), ear)?)?;
+    if how.stop {
+        let_go(home, name)?;
+    }
+    Ok(seq)
 }
 
 /// Ends a workload; the number of the snapshot that was asked for before.
 pub fn stop(home: &Home, name: &str, how: &Stop, ear: &Ear) -> Result<Option<u64>> {
     if how.checkpoint {
         let last = Checkpoint { stop: true, tags: Vec::new() };
-        let seq = checkpoint(home, name, &last, ear)?;
-        return let_go(home, name).map(|()| Some(seq));
+        return checkpoint(home, name, &last, ear).map(Some);
     }
     let timeout_ms = u64::try_from(how.timeout.as_millis()).unwrap_or(u64::MAX);
     let ask = AskStop { signal: how.signal, timeout_ms };

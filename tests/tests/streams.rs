@@ -181,6 +181,9 @@ trial!(a_shell_on_a_terminal, 180, |lab| {
     sees("was restored from");
     type_in("echo still-$word\n");
     sees("still-kept");
+    // What it starts has its descriptors too: none became close-on-exec.
+    type_in("/bin/echo outside-$((8 * 8))\n");
+    sees("outside-64");
     type_in("\u{4}");
     assert_eq!(finish(child), 0);
 });

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::unistd::{Pid, pipe2, read};
 
@@ -335,12 +335,17 @@ pub fn take_terminal(slave: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// `TIOCGPTPEER`: opens the slave of this pseudo-terminal, wherever devpts is mounted.
+///
+/// Not with `O_CLOEXEC`: here the kernel keeps that among the flags of the open file, where fdinfo
+/// shows it for every descriptor of it, also for those that are not closed on exec.
 pub fn open_slave(master: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
     // SAFETY: the argument is a number, no pointer.
     let fd = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
     // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let slave = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl(&slave, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(slave)
 }
 
 /// Rows and columns of a terminal.
