@@ -140,6 +140,10 @@ impl Drain for Copy {
     fn drain(self: Box<Self>, image: &mut dyn ImageSink) -> Result<u64> {
         self.run(image)
     }
+
+    fn hold(&mut self, rooms: Vec<Vec<u8>>) -> Result<bool> {
+        self.fits(rooms)
+    }
 }
 
 fn lives(member: &Member) -> bool {

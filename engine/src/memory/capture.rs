@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{self, Whence, lseek};
 
@@ -21,7 +22,7 @@ use crate::image::{Bulk, Contents, ImageSink};
 use crate::inventory::{End, Pid, SpaceId};
 
 /// How much is read in one go: little enough that who takes it finds it in the cache.
-const ROOM: usize = 512 << 10;
+pub(crate) const ROOM: usize = 512 << 10;
 /// Large runs are cut at multiples of this: sinks store blocks, and copy what is part of one.
 const ALIGN: u64 = 64 << 10;
 /// `IOV_MAX` of `include/uapi/linux/uio.h`.
@@ -34,12 +35,64 @@ pub(crate) struct Copy {
     pub(crate) spaces: BTreeMap<SpaceId, (Pid, Own)>,
     /// What objects gave.
     pub(crate) bulk: Bulk,
+    /// What was copied already.
+    held: Vec<Run>,
 }
 
+/// Runs that lie one behind the other in a room, and whose they are.
+type Run = (Contents, Vec<(u64, usize)>, Vec<u8>);
+
 impl Copy {
+    /// Copies everything into `rooms`, unless they are too few; whether they were enough.
+    pub(crate) fn fits(&mut self, mut rooms: Vec<Vec<u8>>) -> Result<bool> {
+        let space: usize = rooms.iter().map(Vec::len).sum();
+        if self.size()? > space as u64 {
+            return Ok(false);
+        }
+        let mut room = rooms.pop().unwrap_or_default();
+        let mut keep = |of, runs: &[(u64, usize)], room: Vec<u8>| {
+            let used = runs.iter().map(|run| run.1).sum::<usize>();
+            // Many small ones must not take many rooms.
+            let part = room.get(..used).filter(|part| part.len() < ROOM / 2).map(<[u8]>::to_vec);
+            let (kept, next) = match part {
+                Some(part) => (part, room),
+                None => (room, rooms.pop().unwrap_or_else(|| vec![0; ROOM])),
+            };
+            self.held.push((of, runs.to_vec(), kept));
+            Ok(next)
+        };
+        for (id, (pid, own)) in std::mem::take(&mut self.spaces) {
+            let give = &mut |runs: &[(u64, usize)], room| keep(Contents::Space(id), runs, room);
+            pages(pid, &own, &mut room, give)?;
+        }
+        for (object, file) in std::mem::take(&mut self.bulk.files) {
+            let of = Contents::Object(object, End(0));
+            contents(file, &mut room, &mut |runs: &[(u64, usize)], room| keep(of, runs, room))?;
+        }
+        Ok(true)
+    }
+
+    /// How much there is to copy, about.
+    fn size(&self) -> Result<u64> {
+        let ranges = self.spaces.values().flat_map(|(_, own)| &own.pages);
+        let mut size: u64 = ranges.map(|(start, end)| end - start).sum();
+        for file in self.bulk.files.values() {
+            let blocks = fstat(file).map_err(kernel("fstat"))?.st_blocks;
+            size += u64::try_from(blocks).unwrap_or_default() * 512;
+        }
+        Ok(size)
+    }
+
     /// Copies everything; how many bytes.
     pub(crate) fn run(self, image: &mut dyn ImageSink) -> Result<u64> {
-        let (mut room, mut total) = (vec![0; ROOM], 0);
+        let (mut room, mut total) = (Vec::new(), 0);
+        for (of, runs, room) in self.held {
+            total += runs.iter().map(|run| run.1 as u64).sum::<u64>();
+            image.runs(of, &runs, room)?;
+        }
+        if !self.spaces.is_empty() || !self.bulk.files.is_empty() {
+            room = vec![0; ROOM];
+        }
         for (id, (pid, own)) in self.spaces {
             let give = &mut |runs: &[(u64, usize)], room| {
                 Ok(image.runs(Contents::Space(id), runs, room)?)
@@ -217,6 +270,56 @@ mod tests {
         assert_eq!(total.unwrap(), 49_910);
         assert_eq!(seen.remove(&0).unwrap(), bytes[..10]);
         assert_eq!(seen.into_values().flatten().collect::<Vec<_>>(), bytes[100..]);
+    }
+
+    /// A sink that puts streams together.
+    #[derive(Default)]
+    struct Sink(BTreeMap<Contents, BTreeMap<u64, Vec<u8>>>);
+
+    impl ImageSink for Sink {
+        fn inventory(&mut self, _: &crate::inventory::Inventory) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn bytes(&mut self, of: Contents, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+            self.0.entry(of).or_default().insert(at, bytes.to_vec());
+            Ok(())
+        }
+        fn restart(&mut self, _: Contents) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn unchanged(&mut self, _: Contents, _: std::ops::Range<u64>) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_fits_is_held_and_comes_out_the_same() {
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 249) as u8).collect();
+        let base = bytes.as_ptr().expose_provenance() as u64;
+        let me = Pid(std::process::id().cast_signed());
+        let copy = || {
+            let file = memfd_create("", MFdFlags::empty()).unwrap();
+            let memfd = File::from(file.try_clone().unwrap());
+            memfd.write_all_at(&bytes[..700_000], 1 << 20).unwrap();
+            let own = Own { pages: vec![(base, base + 3_000_000)], shared: Vec::new() };
+            let bulk =
+                Bulk { files: [(crate::inventory::ObjectId(3), file)].into(), ..Bulk::default() };
+            let spaces = [(SpaceId(0), (me, own))].into();
+            Copy { spaces, bulk, held: Vec::new() }
+        };
+        let written = |copy: Copy| {
+            let mut sink = Sink::default();
+            let total = copy.run(&mut sink).unwrap();
+            let joined = |runs: BTreeMap<u64, Vec<u8>>| runs.into_values().flatten().collect();
+            (total, sink.0.into_values().map(joined).collect::<Vec<Vec<u8>>>())
+        };
+        let mut held = copy();
+        assert!(held.fits(vec![vec![1; ROOM]; 9]).unwrap());
+        assert!(held.spaces.is_empty() && held.bulk.files.is_empty());
+        assert_eq!(written(held), written(copy()));
+        let mut large = copy();
+        assert!(!large.fits(vec![vec![1; ROOM]; 5]).unwrap() && large.held.is_empty());
+        assert_eq!(written(large), written(copy()));
     }
 
     #[test]

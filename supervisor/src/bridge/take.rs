@@ -12,7 +12,7 @@ use engine::files::{Capture, Files, Selection, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
 use engine::session::{self, Captured, Frozen};
 use prost::Message;
-use store::{Meta, NewSnapshot, Snapshot, Store, Tracker, Trigger, Watch};
+use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger, Watch};
 
 use super::Kept;
 use super::image::{Sink, inventory};
@@ -91,11 +91,13 @@ pub(super) fn perform(
     let previous = previous_files(plan);
     let (workload, parent) = (plan.workload.to_owned(), plan.parent);
     let mut sink = Sink::new(plan.store.begin(NewSnapshot { workload, parent })?, tell);
-    sink.about(resident(plan.roots));
+    let resident = resident(plan.roots);
+    sink.about(resident);
     let mut capture = Capture::new(&plan.selection, &previous);
     if !plan.keep_files {
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
+    let rooms = if plan.stop { Vec::new() } else { session::rooms(resident) };
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     let settled = while_frozen(&mut sink)?;
@@ -136,32 +138,24 @@ pub(super) fn perform(
         tags: plan.tags.clone(),
         notes,
     };
-    let snapshot = keep(captured, sink, meta, (began, plan.stop))?;
+    let snapshot = match plan.stop {
+        true => keep_and_end(captured, sink, meta, began)?,
+        false => keep(captured, sink, meta, (began, rooms))?,
+    };
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
 }
 
-/// Writes and commits; the tree runs on as soon as it may, or ends once it is safe.
+/// Writes and commits; the tree runs on as soon as it may.
 fn keep(
     captured: Captured,
     mut sink: Sink<'_>,
     mut meta: Meta,
-    (began, stop): (Instant, bool),
+    (began, rooms): (Instant, Vec<Vec<u8>>),
 ) -> Result<Snapshot> {
-    let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
-    let written = captured.write(&mut sink)?;
-    if stop {
-        (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
-        let sealed = sink.into_writer()?.seal()?;
-        (meta.pause_ms, meta.took_ms) = (ms(began.elapsed()), ms(began.elapsed()));
-        let snapshot = sealed.commit(meta)?;
-        written.kill()?;
-        return Ok(snapshot);
-    }
-    let written = written.thaw()?;
-    (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
+    let written = captured.write_running(&mut sink, rooms)?;
     meta.pause_ms = ms(written.pause());
-    let sealed = sink.into_writer()?.seal()?;
+    let sealed = seal(sink, &mut meta)?;
     meta.took_ms = ms(began.elapsed());
     Ok(sealed.commit(meta)?)
 }
@@ -173,6 +167,31 @@ pub(super) fn lives(inventory: &Inventory, first: Pid) -> Result<()> {
         Some(Life::Running | Life::Stopped { .. }) => Ok(()),
         None | Some(Life::Zombie { .. }) => Err(engine::error::Error::Died(first).into()),
     }
+}
+
+/// Likewise; the tree ends once it is safe.
+fn keep_and_end(
+    captured: Captured,
+    mut sink: Sink<'_>,
+    mut meta: Meta,
+    began: Instant,
+) -> Result<Snapshot> {
+    let written = captured.write(&mut sink)?;
+    let sealed = seal(sink, &mut meta)?;
+    (meta.pause_ms, meta.took_ms) = (ms(began.elapsed()), ms(began.elapsed()));
+    let snapshot = sealed.commit(meta)?;
+    written.kill()?;
+    Ok(snapshot)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
+
+/// Makes what was written durable.
+fn seal(sink: Sink<'_>, meta: &mut Meta) -> Result<Sealed> {
+    (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
+    Ok(sink.into_writer()?.seal()?)
 }
 
 fn count(inventory: &Inventory) -> (u64, u64) {
