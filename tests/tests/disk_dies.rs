@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tests::{Lab, Program, files_below, trial};
+use tests::{Lab, Program, eventually, files_below, trial};
 
 const DAMAGED: i32 = 4;
 const FAILED: i32 = 1;
@@ -105,6 +105,8 @@ trial!(
     let script = "exec 3>>out; echo one >&3; echo READY; while :; do sleep 1; done";
     let program = lab.start(&["sh", "-c", script]);
     lab.dump(&program, "images");
+    let limit = std::time::Duration::from_secs(10);
+    eventually("the end of its children", limit, || lab.processes().is_empty());
     let packs = files_below(&lab.path("images"));
     let pack = packs.iter().find(|path| path.extension().is_some_and(|end| end == "pack")).unwrap();
     let whole = fs::read(pack).unwrap();
