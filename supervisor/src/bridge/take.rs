@@ -138,9 +138,10 @@ pub(super) fn perform(
         tags: plan.tags.clone(),
         notes,
     };
-    let snapshot = match plan.stop {
-        true => keep_and_end(captured, sink, meta, began)?,
-        false => keep(captured, sink, meta, (began, rooms))?,
+    let snapshot = if plan.stop {
+        keep_and_end(captured, sink, meta, began)?
+    } else {
+        keep(captured, sink, meta, (began, rooms))?
     };
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
