@@ -22,6 +22,7 @@ trial!(some_descriptors, 60, |lab| three_times(lab, "many_descriptors.c", &["300
 
 trial!(areas, 60, |lab| three_times(lab, "areas.c", &[]));
 trial!(tree, 60, |lab| three_times(lab, "tree.c", &[]));
+trial!(leaderless, 60, |lab| three_times(lab, "leaderless.c", &[]));
 trial!(pipe, 60, |lab| three_times(lab, "pipe.c", &[]));
 trial!(fifo, 60, |lab| three_times(lab, "fifo.c", &[]));
 trial!(file, 60, |lab| three_times(lab, "file.c", &[]));

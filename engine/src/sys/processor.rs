@@ -94,14 +94,19 @@ fn watch() {
     }
 }
 
-/// Lets the calling OS thread run as soon as it wants to, if we may: it wants to for some microseconds.
-fn before_all_others() {
+/// Has the calling OS thread, and whom it starts, scheduled by `policy`, if we may.
+fn schedule(policy: i32) {
     // SAFETY: `struct sched_param` is an int, and in some C libraries more of them: zeros are valid.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameters.sched_priority = 1;
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    parameters.sched_priority = i32::from(policy == libc::SCHED_FIFO);
     // SAFETY: `parameters` lives as long as the call, which only reads it.
     unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+}
+
+/// Whether the calling OS thread is scheduled like most.
+fn is_ordinary() -> bool {
+    // SAFETY: the call takes a number only.
+    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
 }
 
 /// What `ask` finds out on another processor, unless that takes too long.
@@ -113,13 +118,21 @@ pub(crate) fn on<T: Send + 'static>(
     let one = only(processor).ok()?;
     let (tell, told) = channel();
     let there = move || {
-        before_all_others();
         if sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
             // Nobody listens any more if it took too long.
             tell.send(ask()).unwrap_or_default();
         }
     };
-    std::thread::Builder::new().name("elsewhere".into()).spawn(there).ok()?;
+    // Before all others, if we may: it wants to run for some microseconds, and at once.
+    let ordinary = is_ordinary();
+    if ordinary {
+        schedule(libc::SCHED_FIFO);
+    }
+    let started = std::thread::Builder::new().name("elsewhere".into()).spawn(there);
+    if ordinary {
+        schedule(libc::SCHED_OTHER);
+    }
+    started.ok()?;
     told.recv_timeout(within).ok()?
 }
 
