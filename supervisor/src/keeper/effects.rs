@@ -149,6 +149,7 @@ impl Shell {
         }
         self.why = Some(fault);
         self.restoring = false;
+        self.early.clear();
         match &self.link {
             Some(link) => {
                 self.signal(nix::libc::SIGKILL, Whom::All);

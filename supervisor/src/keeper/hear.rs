@@ -53,8 +53,8 @@ impl Shell {
         }
         match self.unrestored.take() {
             Some(why) => self.feed(Event::NotRestored { why }),
-            // Its worker is gone too, and will say so.
-            None if self.restoring => {}
+            // Its worker is gone too, and will say how that went.
+            None if self.restoring => self.early.push(Event::Gone),
             None => self.feed(Event::Gone),
         }
     }
@@ -80,6 +80,9 @@ impl Shell {
                 if by_itself && self.interrupted.is_some_and(|at| now() - at < TYPED) {
                     self.feed(Event::Interrupted);
                 }
+                if self.restoring {
+                    return self.early.push(Event::Ended(ended));
+                }
                 self.feed(Event::Ended(ended));
             }
             _ => {}
@@ -92,6 +95,7 @@ impl Shell {
         // Our own worker says by itself when it has brought the tree back.
         if started && (!self.restoring || self.stranger.is_some()) {
             self.restoring = false;
+            self.early.clear();
             self.is_up();
         }
     }
@@ -160,6 +164,7 @@ impl Shell {
         for note in brought.notes {
             self.record(Kind::Note, seq, &note);
         }
+        std::mem::take(&mut self.early).into_iter().for_each(|event| self.feed(event));
     }
 
     fn found(&mut self, answer: from_keeper::Of) {

@@ -47,6 +47,8 @@ pub(super) struct Shell {
     pub(super) restoring: bool,
     /// The restore has failed with this; said once its shim is gone.
     pub(super) unrestored: Option<String>,
+    /// What became of it before our worker could say that it runs.
+    pub(super) early: Vec<Event>,
     /// The worker of an earlier keeper.
     pub(super) stranger: Option<i32>,
     pub(super) interrupted: Option<Instant>,
@@ -87,6 +89,7 @@ impl Shell {
             first: 0,
             restoring: false,
             unrestored: None,
+            early: Vec::new(),
             stranger: None,
             interrupted: None,
             replies: BTreeMap::new(),
