@@ -54,12 +54,26 @@ pub(crate) fn wait(tid: i32) -> Result<Change> {
     wait_with(tid, 0)?.ok_or(Errno::ECHILD)
 }
 
-/// Reaps it if it has ended; leaves its stops to its tracer.
+/// Reaps it if it has ended; leaves its stops to its tracer. Looks before it takes: wait(2) tells of
+/// the stops of a tracee whatever it is asked for, and whoever is told of one has taken it
+/// (`wait_task_stopped` in the kernel's `kernel/exit.c`).
 pub(crate) fn reap(tid: i32) {
+    let ended = [libc::CLD_EXITED, libc::CLD_KILLED, libc::CLD_DUMPED];
     let flags = libc::WEXITED | libc::WNOHANG | libc::__WALL;
-    let id = tid.unsigned_abs();
-    // SAFETY: waitid(2) allows a null siginfo; nothing is written.
-    unsafe { libc::waitid(libc::P_PID, id, std::ptr::null_mut(), flags) };
+    // Who has ended does nothing else, so the second call finds what the first has seen.
+    if told(tid, flags | libc::WNOWAIT).is_some_and(|code| ended.contains(&code)) {
+        told(tid, flags);
+    }
+}
+
+/// What waitid(2) tells of this one, as `si_code`, if anything.
+fn told(tid: i32, flags: i32) -> Option<i32> {
+    // SAFETY: a siginfo_t is integers and unions of integers and pointers: zeros are valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` lives as long as the call, which fills it.
+    let result = unsafe { libc::waitid(libc::P_PID, tid.unsigned_abs(), &raw mut info, flags) };
+    // SAFETY: waitid(2) has set si_pid, or left it zero.
+    (result == 0 && unsafe { info.si_pid() } != 0).then_some(info.si_code)
 }
 
 /// Waits until any child or tracee of this OS thread has something to tell, and takes nothing.
@@ -82,7 +96,11 @@ pub(crate) fn wait_for_any() -> Result<i32> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
     use super::*;
+    use crate::sys::ptrace::{self, event};
 
     #[test]
     fn status_words_are_taken_apart() {
@@ -91,5 +109,25 @@ mod tests {
         assert_eq!(change(0x80_057f), Change::Event(128, 5));
         assert_eq!(change(0x0100), Change::Gone(0x100));
         assert_eq!(change(9), Change::Gone(9));
+    }
+
+    #[test]
+    fn reaping_leaves_stops_to_the_tracer() {
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let tid = i32::try_from(child.id()).unwrap();
+        ptrace::seize(tid, 0).unwrap();
+        ptrace::interrupt(tid).unwrap();
+        while !std::fs::read_to_string(format!("/proc/{tid}/stat")).unwrap().contains(" t ") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        reap(tid);
+        assert_eq!(poll(tid), Ok(Some(Change::Event(event::STOP, libc::SIGTRAP))));
+
+        child.kill().unwrap();
+        while !std::fs::read_to_string(format!("/proc/{tid}/stat")).unwrap().contains(" Z ") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        reap(tid);
+        assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
 }

@@ -68,10 +68,13 @@ fn reap(waiting: &Mutex<Waiting>, end: &std::sync::mpsc::Receiver<()>) {
     let mut seen_before = 0;
     while end.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
         let waiting = lock(waiting);
+        let leader = waiting.process.map(|pid| pid.0);
         if waiting.times == seen_before
             && let Some(attached) = waiting.process.and_then(|pid| waiting.attached.get(&pid))
         {
-            attached.iter().for_each(|tid| wait::reap(tid.0));
+            // Not the leader: exec(2) reaps that one itself, and gives its number to the survivor.
+            let others = attached.iter().filter(|tid| Some(tid.0) != leader);
+            others.for_each(|tid| wait::reap(tid.0));
         }
         seen_before = waiting.times;
     }
