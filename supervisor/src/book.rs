@@ -157,6 +157,21 @@ impl Book {
         Ok(self.store.put_workload(&entry.row())?)
     }
 
+    /// Forgets a workload that has no snapshots.
+    pub fn forget(&self, name: &str) -> Result<()> {
+        Ok(self.store.remove_workload(name)?)
+    }
+
+    /// A small fact about a workload.
+    pub fn fact(&self, name: &str, key: &str) -> Result<Option<String>> {
+        Ok(self.store.fact(name, key)?)
+    }
+
+    /// Keeps one; `None` removes it.
+    pub fn set_fact(&self, name: &str, key: &str, value: Option<&str>) -> Result<()> {
+        Ok(self.store.set_fact(name, key, value)?)
+    }
+
     /// All workloads, by name.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         self.store.workloads()?.into_iter().map(Entry::of).collect()

@@ -6,6 +6,7 @@
 //! shim. One thread with tokio; other threads only to wait for what cannot be polled (the terminal,
 //! a worker). At most one keeper a workload: `DIR/run/NAME.keeper` is locked.
 mod anew;
+mod before;
 mod control;
 mod effects;
 mod hear;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
+use self::before::Before;
 use crate::book::{Book, Entry, boot, now_ms};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
@@ -28,6 +30,7 @@ use crate::home::{Home, check_name};
 use crate::options::Ear;
 use crate::wire::Ended;
 
+pub(crate) use self::link::outer_pid;
 pub use self::report::Report;
 
 /// How a keeper begins.
@@ -131,13 +134,9 @@ pub fn run(mut charge: Charge) -> Result<i32> {
     let busy = || Error::Busy(format!("workload {name:?} runs already"));
     let _keeper = charge.home.try_lock(&name, "keeper")?.ok_or_else(busy)?;
     let book = Book::open(&charge.home)?;
-    let known = match book.entry(&name) {
-        Ok(entry) => Some(entry),
-        Err(Error::Missing(_)) => None,
-        Err(error) => return Err(error),
-    };
+    let before = Before::of(&book, &name)?;
     let there = charge.home.is_locked(&name, "lock")?;
-    let alive = known.as_ref().is_some_and(Entry::is_alive);
+    let alive = before.entry.as_ref().is_some_and(Entry::is_alive);
     charge.start = match charge.start {
         Start::TakeOver | Start::Recover if there => Start::TakeOver,
         Start::TakeOver | Start::Recover if alive => Start::Recover,
@@ -148,7 +147,7 @@ pub fn run(mut charge: Charge) -> Result<i32> {
     };
     let anew = matches!(charge.start, Start::Fresh | Start::Restore(_));
     let definition = charge.definition.clone();
-    let mut entry = match known {
+    let mut entry = match before.entry.clone() {
         Some(entry) => Entry { definition, boot: boot(), ..entry },
         None => Entry { definition, boot: boot(), started_at_ms: now_ms(), ..Entry::default() },
     };
@@ -162,7 +161,9 @@ pub fn run(mut charge: Charge) -> Result<i32> {
     book.put(&entry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(cannot("start the keeper"))?;
-    let code = runtime.block_on(async { shell::Shell::new(charge, book, entry)?.run().await });
+    let before = anew.then_some(before);
+    let shell = async { shell::Shell::new(charge, book, entry, before)?.run().await };
+    let code = runtime.block_on(shell);
     runtime.shutdown_background();
     code
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use engine::passing;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use crate::book::{Book, Entry, now_ms};
+use crate::book::Book;
 use crate::bridge;
 use crate::client::{self, detach, is_running};
 use crate::define::define;
@@ -126,13 +126,6 @@ fn start(charge: Charge, detach: bool, json: bool) -> Result<Done> {
 fn detached(charge: &Charge) -> Result<Up> {
     let (home, name) = (&charge.home, &charge.definition.name);
     let began = now();
-    let book = Book::open(home)?;
-    let definition = Definition { detached: true, ..charge.definition.clone() };
-    let entry = match book.entry(name) {
-        Ok(entry) => Entry { definition, ..entry },
-        Err(_) => Entry { definition, started_at_ms: now_ms(), ..Entry::default() },
-    };
-    book.put(&Entry { state: "starting".into(), asked: false, ..entry })?;
     let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
     let keep_open = FcntlArg::F_SETFD(FdFlag::empty());
     fcntl(&theirs, keep_open).map_err(cannot("make a connection"))?;
@@ -141,7 +134,9 @@ fn detached(charge: &Charge) -> Result<Up> {
     let how: Vec<_> = how.iter().map(String::as_str).collect();
     detach(home, name, &how, [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()])?;
     drop(theirs);
-    let pid = reported(Channel::new(ours, "keeper"), &charge.ear)?;
+    let keeper = Channel::new(ours, "keeper");
+    keeper.send(&Definition { detached: true, ..charge.definition.clone() }, &[])?;
+    let pid = reported(keeper, &charge.ear)?;
     Ok(Up { name: name.clone(), seq: charge.seq(), pid, took: began.elapsed() })
 }
 
@@ -186,8 +181,12 @@ pub fn keeper_main(args: &[String]) -> Result<i32> {
     let _ = nix::unistd::setsid();
     let report = after("--report").and_then(|number| number.parse().ok());
     let report = report.map(passing::inherited).transpose().map_err(cannot("take a connection"))?;
-    let report = report.map(|fd| Report::new(UnixStream::from(fd)));
-    let definition = Book::open(&home)?.entry(&name)?.definition;
+    let mut report = report.map(|fd| Channel::new(UnixStream::from(fd), "command"));
+    let definition = match &mut report {
+        Some(command) => command.expect::<Definition>()?,
+        None => Book::open(&home)?.entry(&name)?.definition,
+    };
+    let report = report.map(Report::new);
     let mut charge = Charge::new(&home, definition, begin, &Ear::default());
     charge.bring = Bringing {
         from: after("--from"),

@@ -43,6 +43,19 @@ trial!(commands_that_do_not_run, 30, |lab| {
     let snapd = lab.snapd();
     snapd.call(&["run", "--", "/no/such/program"]).exits(127).says(&["/no/such/program"]);
     snapd.call(&["run", "--", "./no-program"]).exits(126).says(&["no-program"]);
+    snapd.call(&["run", "-d", "--", "/no/such/program"]).exits(127).says(&["/no/such/program"]);
+    // Of a workload that never was, nothing is left.
+    assert_eq!(snapd.call(&["ls", "--json"]).ok().json(), serde_json::json!([]));
+    let logs = tests::files_below(&lab.path("state/logs"));
+    assert!(logs.is_empty(), "{logs:?}");
+    // And of one that was, everything.
+    snapd.call(&["run", "-d", "--name", "it", "--", "sleep", "1000"]).ok();
+    snapd.call(&["checkpoint", "it", "--stop"]).ok();
+    let before = snapd.call(&["ls", "--json"]).ok().json();
+    let fresh = ["run", "--name", "it", "--fresh", "--", "/no/such/program"];
+    snapd.call(&fresh).exits(127).says(&["/no/such/program"]);
+    assert_eq!(snapd.call(&["ls", "--json"]).ok().json(), before);
+    snapd.call(&["restore", "-d", "it"]).ok();
 });
 
 trial!(absent_things, 30, |lab| {

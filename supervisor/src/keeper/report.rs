@@ -1,5 +1,4 @@
 //! What a detached keeper tells the command that started it, until the workload runs.
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::error::Error;
@@ -10,10 +9,10 @@ use crate::wire::{Channel, Fault, FromKeeper, Info, Progress, from_keeper};
 pub struct Report(Arc<Channel>);
 
 impl Report {
-    /// By this socket.
+    /// By this connection.
     #[must_use]
-    pub fn new(socket: UnixStream) -> Self {
-        Self(Arc::new(Channel::new(socket, "command")))
+    pub fn new(command: Channel) -> Self {
+        Self(Arc::new(command))
     }
 
     /// That nobody listens any more is no failure of ours.

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::before::Before;
 use super::control::Reply;
 use super::link::Link;
 use super::standard::Held;
@@ -17,7 +18,7 @@ use crate::machine::{Action, Begin, Event, Machine, Met, Options};
 use crate::wire::{Fault, Files, Progress, Whom, from_shim, from_worker, to_keeper};
 
 /// The fact under which recovery is kept for the next keeper.
-const RECOVERY: &str = "recovery";
+pub(super) const RECOVERY: &str = "recovery";
 
 /// What reaches the loop.
 pub(super) enum Heard {
@@ -36,6 +37,8 @@ pub(super) struct Shell {
     pub(super) charge: Charge,
     pub(super) book: Book,
     pub(super) entry: Entry,
+    /// As it was before we were to start it.
+    before: Option<Before>,
     pub(super) machine: Machine,
     pub(super) clock: Clock,
     heard: UnboundedReceiver<Heard>,
@@ -67,12 +70,17 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(charge: Charge, book: Book, entry: Entry) -> Result<Self> {
+    pub(super) fn new(
+        charge: Charge,
+        book: Book,
+        entry: Entry,
+        before: Option<Before>,
+    ) -> Result<Self> {
         let (hear, heard) = unbounded_channel();
         let name = &charge.definition.name;
         let line = book.line(name)?;
         let terminal = if charge.foreground { Terminal::find(&charge.definition)? } else { None };
-        let recovery = book.store().fact(name, RECOVERY)?.unwrap_or_default();
+        let recovery = book.fact(name, RECOVERY)?.unwrap_or_default();
         let options =
             Options { copy_of: charge.bring.from.clone(), ..Options::of(&charge.definition) };
         Ok(Self {
@@ -80,6 +88,7 @@ impl Shell {
             charge,
             book,
             entry,
+            before,
             clock: Clock::new(),
             heard,
             hear,
@@ -126,10 +135,11 @@ impl Shell {
         tokio::time::sleep(Duration::from_millis(5)).await;
         drop(self.terminal.as_mut().map(Terminal::finish));
         let _ = std::fs::remove_file(self.charge.home.run(&name, "control"));
-        match self.fault.take() {
-            Some(error) => Err(error),
-            None => Ok(self.exit.unwrap_or(0)),
+        let Some(error) = self.fault.take() else { return Ok(self.exit.unwrap_or(0)) };
+        if let Some(before) = self.before.take().filter(|_| !self.was_up) {
+            self.or_warn(before.put_back(&self.charge.home, &self.book, &name));
         }
+        Err(error)
     }
 
     /// What the machine has to know of the beginning.
@@ -210,8 +220,7 @@ impl Shell {
         let recovery = self.machine.recovery().to_string();
         if self.recovery != recovery {
             let name = &self.charge.definition.name;
-            let kept = self.book.store().set_fact(name, RECOVERY, Some(&recovery));
-            self.or_warn(kept.map_err(Error::from));
+            self.or_warn(self.book.set_fact(name, RECOVERY, Some(&recovery)));
             self.recovery = recovery;
         }
     }
