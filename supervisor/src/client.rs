@@ -1,6 +1,8 @@
 //! What commands ask of workloads, with typed answers: commands only render.
 //!
 //! Requests survive the death of the keeper they were sent to: the next one is asked again.
+mod stopped;
+
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -146,6 +148,9 @@ fn is_over(home: &Home, name: &str) -> Result<bool> {
 fn converse(home: &Home, name: &str, of: &to_keeper::Of, ear: &Ear) -> Result<from_keeper::Of> {
     // It may just have died.
     let socket = home.connect(name, "control").map_err(|_| Error::Lost("keeper"))?;
+    if let Some(answer) = stopped::answer(home, name, &socket, of)? {
+        return Ok(answer);
+    }
     let mut keeper = Channel::new(socket, "keeper");
     keeper.send(&ToKeeper { of: Some(of.clone()) }, &[])?;
     loop {

@@ -3,9 +3,9 @@
 //! undisturbed run.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -140,50 +140,115 @@ trial!(files_go_on_under_another_keeper, 180, |lab| {
     assert_eq!(out.replacen(&format!("{NAME}\n"), "", 1), expected());
 });
 
-trial!(a_shell_on_a_terminal, 180, |lab| {
-    let mut child =
-        shell(lab, "exec script -qefc \"$RUN -- bash --norc --noprofile -i\" /dev/null")
-            .env("PS1", "$ ")
-            .stdin(Stdio::piped())
-            .stdout(File::create(lab.path("screen")).unwrap())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-    let mut keys = child.stdin.take().unwrap();
-    let mut type_in = |text: &str| keys.write_all(text.as_bytes()).unwrap();
-    let sees = |text: &str| {
+/// What somebody at a terminal types and sees.
+struct Screen {
+    shell: Child,
+    keys: ChildStdin,
+    shown: PathBuf,
+}
+
+impl Screen {
+    /// With this on it.
+    fn new(lab: &Lab, script: &str) -> Self {
+        let shown = lab.path("screen");
+        let mut command = shell(lab, &format!("exec script -qefc {script:?} /dev/null"));
+        command.env("PS1", "$ ").stdin(Stdio::piped()).stderr(Stdio::null());
+        let mut shell = command.stdout(File::create(&shown).unwrap()).spawn().unwrap();
+        let keys = shell.stdin.take().unwrap();
+        Self { shell, keys, shown }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.keys.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn shows(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.shown).unwrap()).into_owned()
+    }
+
+    #[track_caller]
+    fn sees(&self, text: &str) {
+        self.sees_times(text, 1);
+    }
+
+    #[track_caller]
+    fn sees_times(&self, text: &str, times: usize) {
         eventually(&format!("{text:?} on the screen"), Duration::from_secs(30), || {
-            let mut screen = Vec::new();
-            File::open(lab.path("screen")).unwrap().read_to_end(&mut screen).unwrap();
-            String::from_utf8_lossy(&screen).contains(text)
+            self.shows().matches(text).count() >= times
         });
-    };
+    }
+}
+
+trial!(a_shell_on_a_terminal, 180, |lab| {
+    let mut screen = Screen::new(lab, "$RUN -- bash --norc --noprofile -i");
     eventually("the shell", Duration::from_secs(30), || running(lab).is_some());
-    type_in("word=kept; echo is-$word\n");
-    sees("is-kept");
-    type_in("sleep 1000\n");
+    screen.type_in("word=kept; echo is-$word\n");
+    screen.sees("is-kept");
+    screen.type_in("sleep 1000\n");
     std::thread::sleep(Duration::from_millis(500));
-    type_in("\u{3}");
-    type_in("echo interrupted-$?\n");
-    sees("interrupted-130");
-    type_in("sleep 1000\n");
+    screen.type_in("\u{3}");
+    screen.type_in("echo interrupted-$?\n");
+    screen.sees("interrupted-130");
+    screen.type_in("sleep 1000\n");
     std::thread::sleep(Duration::from_millis(500));
-    type_in("\u{1a}");
-    type_in("echo stopped-$(jobs -s | wc -l)\n");
-    sees("stopped-1");
-    type_in("kill -9 %1; echo alone-$((6 * 7))\n");
-    sees("alone-42");
+    screen.type_in("\u{1a}");
+    screen.type_in("echo stopped-$(jobs -s | wc -l)\n");
+    screen.sees("stopped-1");
+    screen.type_in("kill -9 %1; echo alone-$((6 * 7))\n");
+    screen.sees("alone-42");
     let before = row(lab).unwrap()["snapshots"].as_u64();
     eventually("a snapshot of that", Duration::from_secs(30), || {
         row(lab).unwrap()["last_snapshot"].as_u64() > before.map(|seq| seq + 2)
     });
     crash(lab, |pid| pid);
-    sees("was restored from");
-    type_in("echo still-$word\n");
-    sees("still-kept");
+    screen.sees("was restored from");
+    screen.type_in("echo still-$word\n");
+    screen.sees("still-kept");
     // What it starts has its descriptors too: none became close-on-exec.
-    type_in("/bin/echo outside-$((8 * 8))\n");
-    sees("outside-64");
-    type_in("\u{4}");
-    assert_eq!(finish(child), 0);
+    screen.type_in("/bin/echo outside-$((8 * 8))\n");
+    screen.sees("outside-64");
+    screen.type_in("\u{4}");
+    assert_eq!(finish(screen.shell), 0);
+});
+
+trial!(
+    /// A program that fills the screen is told to draw it again: after a restore there is another
+    /// screen, or other things are on it.
+    a_screen_is_drawn_again, 120, |lab| {
+    let program = "import signal, sys
+signal.signal(signal.SIGWINCH, lambda *_: print('drawn', flush=True))
+print('begun', flush=True)
+while True: signal.pause()";
+    fs::write(lab.path("full.py"), program).unwrap();
+    let screen = Screen::new(lab, "$RUN -- /usr/bin/python3 full.py");
+    screen.sees("begun");
+    assert!(!screen.shows().contains("drawn"), "nothing has changed yet");
+    crash(lab, |pid| pid);
+    screen.sees("drawn");
+    lab.snapd().call(&["stop", NAME]).ok();
+    finish(screen.shell);
+});
+
+trial!(
+    /// A job that `^Z` has stopped, and its keeper with it: it is seen, nobody waits for it without an
+    /// end, and it can be ended.
+    a_job_that_is_stopped, 120, |lab| {
+    let mut screen = Screen::new(lab, "bash --norc --noprofile -i");
+    screen.type_in("$RUN -- sleep 1000\n");
+    eventually("the job", Duration::from_secs(30), || running(lab).is_some());
+    let pid = running(lab);
+    screen.type_in("\u{1a}");
+    screen.sees("Stopped");
+    let stopped = row(lab).unwrap();
+    assert_eq!((&stopped["state"], stopped["pid"].as_i64()), (&"paused".into(), pid.map(i64::from)));
+    lab.snapd().call(&["checkpoint", NAME]).exits(5).says(&["stopped", "fg"]);
+    screen.type_in("fg\n");
+    eventually("it goes on", Duration::from_secs(30), || running(lab) == pid);
+    lab.snapd().call(&["checkpoint", NAME]).ok();
+    screen.type_in("\u{1a}");
+    screen.sees_times("Stopped", 2);
+    lab.snapd().call(&["stop", NAME]).ok();
+    assert_eq!(row(lab).unwrap()["state"], "stopped");
+    screen.type_in("exit\nexit\n");
+    finish(screen.shell);
 });

@@ -2,10 +2,11 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use engine::spawn::{WindowSize, window_size};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, isatty, tcgetpgrp};
 use tokio::sync::mpsc::UnboundedSender;
@@ -29,7 +30,7 @@ pub(super) struct Terminal {
     input: Typing,
     /// Everything is a terminal: what others print needs no translation of ours.
     whole: bool,
-    reader: bool,
+    reader: Option<Thread>,
     writer: Option<(mpsc::Sender<(Vec<u8>, Link)>, JoinHandle<()>)>,
 }
 
@@ -67,7 +68,7 @@ impl Terminal {
             (_, [true, ..]) => Typing::Keys,
             _ => Typing::Fed,
         };
-        let (saved, whole, reader, writer) = (None, ours == [true; 3], false, None);
+        let (saved, whole, reader, writer) = (None, ours == [true; 3], None, None);
         Ok(Some(Self { out, tty, saved, input, whole, reader, writer }))
     }
 
@@ -84,11 +85,11 @@ impl Terminal {
             Typing::Keys => self.be_raw(),
             Typing::Fed => {}
         }
-        if !self.reader {
-            self.reader = true;
-            let (heard, fed) = (heard.clone(), self.input == Typing::Fed);
-            std::thread::spawn(move || read_keys(&heard, fed));
+        if let Some(reader) = &self.reader {
+            return reader.unpark();
         }
+        let (heard, fed) = (heard.clone(), self.input == Typing::Fed);
+        self.reader = Some(std::thread::spawn(move || read_keys(&heard, fed)).thread().clone());
     }
 
     fn be_raw(&mut self) {
@@ -156,7 +157,11 @@ impl Drop for Terminal {
     }
 }
 
+/// Who reads in the background is stopped (SIGTTIN); who blocks that has EIO instead. It may be that
+/// our shell has let us go on there: then keys are not for us, until [`Terminal::take`] finds us in the
+/// foreground again.
 fn read_keys(heard: &UnboundedSender<Heard>, fed: bool) {
+    let _ = SigSet::from(Signal::SIGTTIN).thread_block();
     let (mut room, mut input) = ([0; 4096], std::io::stdin().lock());
     loop {
         match input.read(&mut room) {
@@ -167,6 +172,9 @@ fn read_keys(heard: &UnboundedSender<Heard>, fed: bool) {
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) if tcgetpgrp(std::io::stdin()).is_ok_and(|group| group != getpgrp()) => {
+                std::thread::park();
+            }
             Ok(_) if fed => return drop(heard.send(Heard::Typed(vec![END]))),
             Ok(_) | Err(_) => return,
         }
