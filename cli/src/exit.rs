@@ -109,7 +109,7 @@ fn fault(failure: &Failure) -> Fault {
         let _ = write!(text, ": {next}");
         cause = next.source();
     }
-    Fault { sort: Sort::Failed.into(), text, obstacles: Vec::new() }
+    Fault::new(Sort::Failed, text)
 }
 
 fn story(failure: &Failure, fault: &Fault, style: Style) -> String {
@@ -125,9 +125,11 @@ fn story(failure: &Failure, fault: &Fault, style: Style) -> String {
 pub(crate) fn obstacles(all: &[Obstacle], style: Style) -> String {
     let mut story = String::new();
     for found in all {
-        let whose = match found.inner_pid {
-            0 => String::new(),
-            pid => format!(" of process {pid}"),
+        let whose = match (found.pid, found.inner_pid) {
+            (0, 0) => String::new(),
+            (0, inner) => format!(" of process {inner} (as it sees itself)"),
+            (pid, inner) if pid == inner => format!(" of process {pid}"),
+            (pid, inner) => format!(" of process {pid} ({inner} as it sees itself)"),
         };
         let _ = writeln!(story, "  {}{whose}: {} [{}]", found.object, found.reason, found.code);
         let _ = writeln!(story, "    {} {}", style.dim("remedy:"), found.remedy);
@@ -176,6 +178,7 @@ mod tests {
         let found = Obstacle {
             code: code.into(),
             inner_pid: 7,
+            pid: 4242,
             object: "fd 3 (anon_inode:[io_uring])".into(),
             reason: "it has requests in flight".into(),
             remedy: "let them end".into(),
@@ -189,7 +192,7 @@ mod tests {
     fn an_obstacle_is_told_with_process_object_reason_and_remedy() {
         let failure = refused("io_uring:in-flight");
         let story = story(&failure, &fault(&failure), Style::plain());
-        let expected = "error: refused\n  fd 3 (anon_inode:[io_uring]) of process 7: \
+        let expected = "error: refused\n  fd 3 (anon_inode:[io_uring]) of process 4242 (7 as it sees itself): \
                         it has requests in flight [io_uring:in-flight]\n    remedy: let them end\n";
         assert_eq!(story, expected);
     }

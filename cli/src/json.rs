@@ -113,13 +113,12 @@ pub(crate) struct Obstacle {
 }
 
 impl Obstacle {
-    /// `outer` gives the number on the host for the one that the workload sees.
-    pub(crate) fn of(found: &wire::Obstacle, outer: &dyn Fn(i32) -> Option<i32>) -> Self {
-        let inner_pid = Some(found.inner_pid).filter(|pid| *pid != 0);
+    pub(crate) fn of(found: &wire::Obstacle) -> Self {
+        let known = |pid: i32| Some(pid).filter(|pid| *pid != 0);
         Self {
             code: found.code.clone(),
-            pid: inner_pid.and_then(outer),
-            inner_pid,
+            pid: known(found.pid),
+            inner_pid: known(found.inner_pid),
             object: found.object.clone(),
             reason: found.reason.clone(),
             remedy: found.remedy.clone(),
@@ -136,8 +135,8 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn of(fault: &Fault) -> Self {
-        let obstacles = fault.obstacles.iter().map(|found| Obstacle::of(found, &|_| None));
-        Self { error: fault.text.clone(), obstacles: obstacles.collect() }
+        let obstacles = fault.obstacles.iter().map(Obstacle::of).collect();
+        Self { error: fault.text.clone(), obstacles }
     }
 }
 

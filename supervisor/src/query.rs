@@ -1,7 +1,6 @@
 //! What commands want to know of snapshots, whether or not their workload runs.
 mod contents;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use policies::name::{Reference, Which};
@@ -10,7 +9,7 @@ use store::{Snapshot, Store};
 pub use self::contents::Contents;
 use crate::book::Book;
 use crate::bridge::no_image;
-use crate::error::{Error, Result, cannot};
+use crate::error::{Error, Result};
 use crate::home::Home;
 
 /// The store of a state directory; `None` as long as nothing was ever saved there.
@@ -66,21 +65,4 @@ pub fn resolve(home: &Home, wanted: &Reference) -> Result<u64> {
 fn absent(name: &str, seq: u64, all: &[Snapshot]) -> Error {
     let newest = all.last().map(|one| format!(" (the newest is {name}@{})", one.seq));
     Error::Missing(format!("snapshot {name}@{seq}{}", newest.unwrap_or_default()))
-}
-
-/// For each process of a workload, by the number that it sees itself, the one on the host. `None` if
-/// it does not run.
-pub fn host_pids(home: &Home, name: &str) -> Result<Option<BTreeMap<i32, i32>>> {
-    let first = crate::client::status(home, name)?.live.map(|live| live.pid);
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let Some(theirs) = first.and_then(|pid| namespace(&pid.to_string())) else { return Ok(None) };
-    let all = std::fs::read_dir("/proc").map_err(cannot("list processes"))?;
-    let numbers = all.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let inside = numbers.filter(|pid| namespace(pid).as_ref() == Some(&theirs));
-    let pair = |pid: String| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-        Some((line.split_whitespace().last()?.parse().ok()?, pid.parse().ok()?))
-    };
-    Ok(Some(inside.filter_map(pair).collect()))
 }

@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::bridge;
-use crate::error::{Error, Result, cannot};
+use crate::error::{Error, Result, Sort, cannot};
 use crate::home::Home;
 use crate::wire::{
     Bring, Brought, Channel, Empty, Fault, Found, FromShim, FromWorker, Settled, Take, Taken,
@@ -44,6 +44,7 @@ pub fn main() -> Result<()> {
     let connect = |number| passing::inherited(number).map_err(cannot("take over a connection"));
     let mut keeper = Channel::new(UnixStream::from(connect(TO_KEEPER)?), "keeper");
     let mut shim = Channel::new(UnixStream::from(connect(TO_SHIM)?), "shim");
+    tell_of_panics(&keeper)?;
     let result = externals(&mut shim).and_then(|externals| {
         let request = keeper.expect::<ToWorker>()?.of.ok_or(Error::Lost("keeper"))?;
         // A keeper that is gone does not keep us from what it wanted.
@@ -55,6 +56,18 @@ pub fn main() -> Result<()> {
     });
     let of = result.unwrap_or_else(|error| from_worker::Of::Failed(Fault::of(&error)));
     keeper.send(&FromWorker { of: Some(of) }, &[])
+}
+
+/// A fault of our own has a place and a reason, which nobody reads on our standard error.
+fn tell_of_panics(keeper: &Channel) -> Result<()> {
+    let socket = keeper.socket().try_clone().map_err(cannot("take over a connection"))?;
+    let keeper = Channel::new(socket, "keeper");
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = format!("a fault of snapd's own: {panic}").replace('\n', " ");
+        let fault = Fault::new(Sort::Failed, text);
+        drop(keeper.send(&FromWorker { of: Some(from_worker::Of::Failed(fault)) }, &[]));
+    }));
+    Ok(())
 }
 
 fn perform(

@@ -129,6 +129,7 @@ trial!(a_roll_back_begins_a_new_line, 120, |lab| {
 trial!(which_ends_are_crashes, 120, |lab| {
     run(lab, &["--restart", "no"], "kill -SEGV $$").wait(Duration::from_secs(20)).exits(139);
     assert_eq!(state(lab), "failed");
+    assert_eq!(rows(lab).unwrap()["restarts"], 0, "it was not started again");
     run(lab, &["--fresh"], "kill -TERM $$").wait(Duration::from_secs(20)).exits(143);
     assert_eq!(state(lab), "finished");
     let script = "echo run >> runs; [ $(wc -l < runs) -ge 3 ] && exec sleep 1000; exit 0";
@@ -137,6 +138,7 @@ trial!(which_ends_are_crashes, 120, |lab| {
         fs::read_to_string(lab.path("runs")).unwrap_or_default().lines().count() == 3
     });
     up(lab);
+    assert_eq!(rows(lab).unwrap()["restarts"], 2);
     lab.snapd().call(&["stop", NAME]).ok();
     job.wait(Duration::from_secs(20)).exits(143);
 });

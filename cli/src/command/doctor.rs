@@ -5,7 +5,7 @@ use clap::Args;
 use engine::features::FEATURES;
 use engine::inventory::Pid;
 use supervisor::wire::Obstacle;
-use supervisor::{Error, bridge, client, query};
+use supervisor::{Error, bridge, client};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -59,13 +59,7 @@ impl Doctor {
         let refused = obstacles.as_ref().is_some_and(|found| !found.is_empty());
         let code = i32::from(refused || (self.patient.is_none() && lacking));
         if context.json {
-            let numbers = match &self.patient {
-                Some(Patient::Workload(name)) => query::host_pids(&context.home()?, name)?,
-                _ => None,
-            };
-            let own = |pid| numbers.as_ref().map_or(Some(pid), |all| all.get(&pid).copied());
-            let found = obstacles.unwrap_or_default();
-            let obstacles = found.iter().map(|one| json::Obstacle::of(one, &own)).collect();
+            let obstacles = obstacles.iter().flatten().map(json::Obstacle::of).collect();
             print_json(&json::Doctor { kernel: kernel(), features, obstacles })?;
         } else if let Some(found) = obstacles {
             print(&told(&found))?;

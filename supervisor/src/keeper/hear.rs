@@ -6,13 +6,14 @@ use nix::unistd::Pid;
 
 use super::Bringing;
 use super::control::Reply;
+use super::link::outer_pids;
 use super::shell::{Heard, Shell, now};
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::machine::{Ask, Event, Kind};
 use crate::wire::{
-    AskRollback, Brought, Fault, Files, Resize, Status, Whom, from_keeper, from_shim, from_worker,
-    to_keeper, to_shim,
+    AskRollback, Brought, Fault, Files, Obstacle, Resize, Status, Whom, from_keeper, from_shim,
+    from_worker, to_keeper, to_shim,
 };
 
 /// For how long an end is put down to a `^C` that was typed.
@@ -134,7 +135,12 @@ impl Shell {
         self.resize();
     }
 
-    fn hear_worker(&mut self, result: Result<from_worker::Of>) {
+    fn hear_worker(&mut self, mut result: Result<from_worker::Of>) {
+        match &mut result {
+            Ok(from_worker::Of::Found(found)) => self.give_outer_pids(&mut found.obstacles),
+            Err(Error::Told(fault)) => self.give_outer_pids(&mut fault.obstacles),
+            _ => {}
+        }
         match result {
             Ok(from_worker::Of::Taken(taken)) => {
                 self.feed(Event::Checkpointed { seq: taken.seq });
@@ -153,6 +159,17 @@ impl Shell {
                 let event = self.unchecked(&error);
                 self.feed(event);
             }
+        }
+    }
+
+    /// Workers see what the workload sees.
+    fn give_outer_pids(&self, obstacles: &mut [Obstacle]) {
+        if obstacles.is_empty() {
+            return;
+        }
+        let outer = self.link.as_ref().map(|link| outer_pids(link.shim)).unwrap_or_default();
+        for found in obstacles {
+            found.pid = outer.get(&found.inner_pid).copied().unwrap_or(0);
         }
     }
 

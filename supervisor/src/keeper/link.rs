@@ -1,4 +1,5 @@
 //! The keeper's end of a shim: making one, meeting one, having a worker started in it.
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -211,12 +212,25 @@ fn is_alive(pid: Pid) -> bool {
 }
 
 /// The first process on the host: the shim's child that has this number inside.
-pub(super) fn outer_pid(shim: Pid, inner: i32) -> Option<i32> {
+pub(crate) fn outer_pid(shim: Pid, inner: i32) -> Option<i32> {
     let list = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).ok()?;
-    list.split_whitespace().filter_map(|word| word.parse().ok()).find(|pid: &i32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        let last = ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok());
-        last == Some(inner)
-    })
+    let mut children = list.split_whitespace().filter_map(|word| word.parse().ok());
+    children.find(|pid| inner_pid(*pid) == Some(inner))
+}
+
+/// All processes of the shim's namespace, by their numbers inside: those on the host.
+pub(super) fn outer_pids(shim: Pid) -> BTreeMap<i32, i32> {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(theirs) = namespace(shim.as_raw()) else { return BTreeMap::new() };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let inside = numbers.filter(|pid| namespace(*pid).as_ref() == Some(&theirs));
+    inside.filter_map(|pid| Some((inner_pid(pid)?, pid))).collect()
+}
+
+/// The number that a process sees itself.
+fn inner_pid(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let all = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    all.split_whitespace().last()?.parse().ok()
 }

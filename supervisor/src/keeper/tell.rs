@@ -20,10 +20,10 @@ impl Shell {
                 self.entry.restores += 1;
                 self.entry.started_at_ms = now_ms();
             }
-            Kind::Crashed => self.entry.restarts += 1,
+            Kind::Backoff => self.entry.restarts += 1,
             _ => {}
         }
-        if matches!(kind, Kind::Started | Kind::Restored | Kind::RolledBack | Kind::Crashed) {
+        if matches!(kind, Kind::Started | Kind::Restored | Kind::RolledBack | Kind::Backoff) {
             self.put();
         }
         self.say(kind, seq, reason);
@@ -107,7 +107,7 @@ impl Shell {
             Ok(seq) => from_keeper::Of::Done(seq.unwrap_or(0)),
             Err(text) => {
                 let told = self.why.take().filter(|fault| fault.text == text);
-                let plain = Fault { sort: Sort::Failed.into(), text, obstacles: Vec::new() };
+                let plain = Fault::new(Sort::Failed, text);
                 from_keeper::Of::Refused(told.unwrap_or(plain))
             }
         }));

@@ -23,7 +23,7 @@ pub(super) enum News {
     /// It was stopped by this signal; 0: it goes on.
     FirstStopped(i32),
     /// A worker has ended.
-    WorkerEnded(Pid),
+    WorkerEnded(Pid, Ended),
 }
 
 #[derive(Default)]
@@ -104,7 +104,7 @@ impl Children {
         };
         if self.worker == Some(pid) {
             self.worker = None;
-            return Some(News::WorkerEnded(pid));
+            return Some(News::WorkerEnded(pid, ended));
         }
         if is_first {
             self.ended = Some(ended);
@@ -174,5 +174,5 @@ fn cannot_start(what: &Definition, error: SpawnError) -> Error {
         SpawnError::Clone(errno) => (Sort::Failed, format!("clone3: {}", errno.desc())),
     };
     let text = format!("cannot run {command:?}: {why}");
-    Error::Told(Box::new(Fault { sort: sort.into(), text, obstacles: Vec::new() }))
+    Error::Told(Box::new(Fault::new(sort, text)))
 }

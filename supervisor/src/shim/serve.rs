@@ -1,7 +1,7 @@
 //! The loop: signals, connections, streams.
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,10 @@ pub(super) struct Shim {
     pub(super) clients: BTreeMap<u32, Client>,
     next_client: u32,
     pub(super) orders: VecDeque<Order>,
+    /// What the workload has drawn is not on the terminal that shows it now.
+    redraw: bool,
+    /// The connection between the worker and who ordered it.
+    pub(super) ordered: Option<OwnedFd>,
     end: End,
 }
 
@@ -86,6 +90,8 @@ impl Shim {
             clients: BTreeMap::new(),
             next_client: 0,
             orders: VecDeque::new(),
+            redraw: false,
+            ordered: None,
             end: End::No,
         })
     }
@@ -167,7 +173,8 @@ impl Shim {
             match news {
                 News::FirstEnded(ended) => self.first_ended(ended),
                 News::FirstStopped(by) => self.announce(&from_shim::Of::Stopped(by)),
-                News::WorkerEnded(pid) => {
+                News::WorkerEnded(pid, ended) => {
+                    self.say_how_it_ended(ended);
                     self.announce(&from_shim::Of::Worked(pid.as_raw()));
                     // Who ordered it finds its connection closed if this fails.
                     let _ = self.next_order();
@@ -251,6 +258,7 @@ impl Shim {
     /// Someone brought the tree back: as if we had started it.
     fn adopt(&mut self, worker: u32, first: Pid) {
         self.streams.hand_over();
+        self.redraw = true;
         let ended = self.children.adopt(first);
         if let (Some(terminal), Ok(group)) = (&self.streams.terminal, getpgid(Some(first)))
             && terminal.foreground().is_none()
@@ -280,11 +288,18 @@ impl Shim {
         Ok(())
     }
 
-    fn resize(&self, size: Resize) {
+    /// Programs draw anew when the window changes; so they have to be told that it did when it is
+    /// another one of the same size. Those that do not handle the signal do not get it.
+    fn resize(&mut self, size: Resize) {
         let short = |number| u16::try_from(number).unwrap_or(u16::MAX);
         let size = WindowSize { rows: short(size.rows), columns: short(size.columns) };
-        if let Some(terminal) = &self.streams.terminal {
-            let _ = terminal.resize(size);
+        let Some(terminal) = &self.streams.terminal else { return };
+        let told = terminal.resize(size).unwrap_or(false);
+        if std::mem::take(&mut self.redraw)
+            && !told
+            && let Some(group) = terminal.foreground()
+        {
+            let _ = kill(Pid::from_raw(-group.as_raw()), Signal::SIGWINCH);
         }
     }
 

@@ -91,8 +91,11 @@ impl Terminal {
         }
     }
 
-    pub(super) fn resize(&self, size: WindowSize) -> Result<(), Errno> {
-        set_window_size(self.master.as_fd(), size)
+    /// Says whether that was a change, of which the foreground has been told.
+    pub(super) fn resize(&self, size: WindowSize) -> Result<bool, Errno> {
+        let before = window_size(self.master.as_fd())?;
+        set_window_size(self.master.as_fd(), size)?;
+        Ok(before != size)
     }
 
     /// Another open file of the slave.

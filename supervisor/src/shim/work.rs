@@ -4,12 +4,16 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use engine::passing;
 use engine::spawn::{Program, spawn};
+use nix::libc::SIGKILL;
 use nix::unistd::Pid;
 
 use super::serve::Shim;
-use crate::error::{Error, Result, cannot};
-use crate::wire::{Streams as Names, Work, from_shim};
+use crate::error::{Error, Result, Sort, cannot};
+use crate::wire::{
+    Ended, Fault, FromWorker, Streams as Names, Work, encode, from_shim, from_worker,
+};
 
 /// Where a worker finds its connections: to the keeper, to us.
 const TO_KEEPER: i32 = 3;
@@ -50,6 +54,7 @@ impl Shim {
         let (ours, theirs) = UnixStream::pair().map_err(cannot("make a connection"))?;
         let pid = self.spawn_worker(&order, &theirs)?;
         self.children.work(pid);
+        self.ordered = Some(order.channel);
         let worker = self.add_client(ours)?;
         let (keys, fds): (Vec<_>, Vec<_>) = externals.into_iter().unzip();
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
@@ -58,6 +63,20 @@ impl Shim {
         }
         self.tell(order.from, from_shim::Of::Working(pid.as_raw()));
         Ok(())
+    }
+
+    /// A worker that has died says no more: whoever ordered it hears of that from us.
+    pub(super) fn say_how_it_ended(&mut self, ended: Ended) {
+        let ordered = self.ordered.take().filter(|_| ended.code() != 0);
+        let text = format!("the worker that was at it {}", told(ended));
+        let fault = Fault::new(Sort::Failed, text);
+        let message = FromWorker { of: Some(from_worker::Of::Failed(fault)) };
+        // One who is gone, or has stopped reading, is not waited for.
+        if let Some(keeper) = ordered.map(UnixStream::from)
+            && keeper.set_nonblocking(true).is_ok()
+        {
+            let _ = passing::send(keeper.as_fd(), &encode(&message), &[]);
+        }
     }
 
     /// With a pid from the top of the range, so that it is in nobody's way.
@@ -97,6 +116,17 @@ impl Shim {
         }
         worker.pid = None;
         spawn(&worker).map_err(|error| Error::Refused(format!("cannot start a worker: {error:?}")))
+    }
+}
+
+/// What it died of, as far as that is known from outside.
+fn told(ended: Ended) -> String {
+    match ended {
+        Ended { signal: 0, status } => format!("ended with status {status}"),
+        Ended { signal: SIGKILL, .. } => {
+            format!("was killed by signal {SIGKILL}: by somebody, or for want of memory")
+        }
+        Ended { signal, .. } => format!("was killed by signal {signal}"),
     }
 }
 

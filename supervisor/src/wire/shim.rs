@@ -259,9 +259,12 @@ pub struct Obstacle {
     /// Stable word.
     #[prost(string, tag = "1")]
     pub code: String,
-    /// As the workload sees it; 0: no one process's.
+    /// The process as it sees itself; 0: no one process's.
     #[prost(int32, tag = "2")]
     pub inner_pid: i32,
+    /// As its keeper sees it; 0: it is gone.
+    #[prost(int32, tag = "6")]
+    pub pid: i32,
     /// What.
     #[prost(string, tag = "3")]
     pub object: String,
@@ -274,6 +277,12 @@ pub struct Obstacle {
 }
 
 impl Fault {
+    /// One that a sentence says all of.
+    #[must_use]
+    pub fn new(sort: Sort, text: String) -> Self {
+        Self { sort: sort.into(), text, obstacles: Vec::new() }
+    }
+
     /// A failure, with its causes.
     #[must_use]
     pub fn of(error: &crate::Error) -> Self {
@@ -302,9 +311,11 @@ impl Obstacle {
     /// The engine's, as it is sent.
     #[must_use]
     pub fn of(found: &engine::error::Obstacle) -> Self {
+        let pid = found.pid.map_or(0, |pid| pid.0);
         Self {
             code: found.cause.code.to_owned(),
-            inner_pid: found.pid.map_or(0, |pid| pid.0),
+            inner_pid: pid,
+            pid,
             object: found.object.clone(),
             reason: found.cause.reason.to_owned(),
             remedy: found.cause.remedy.to_owned(),
