@@ -2,7 +2,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub(crate) fn define(name: &str, options: &Run) -> Result<Definition> {
     let tracked: Result<Vec<PathBuf>> = options.track.iter().map(|path| absolute(path)).collect();
     made.track = tracked?.into_iter().map(|path| path.into_os_string().into_vec()).collect();
     made.streams = made.streams.iter().map(|kind| as_told(*kind, options.tty)).collect();
+    made.one_output = made.stream(1) == Stream::Pipe && outputs_are_one();
     made.host_pids = options.pidns == Pidns::Host;
     made.every_ms = options.every.map_or(0, milliseconds);
     made.keep_last = options.keep_last;
@@ -97,6 +98,15 @@ fn kind_of(fd: BorrowedFd<'_>) -> Stream {
     match seen.map(|seen| seen.file_type()) {
         Ok(kind) if kind.is_fifo() || kind.is_socket() => Stream::Pipe,
         _ => Stream::Handed,
+    }
+}
+
+/// Whether standard output and standard error are one thing.
+fn outputs_are_one() -> bool {
+    let of = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    match (of(std::io::stdout().as_fd()), of(std::io::stderr().as_fd())) {
+        (Ok(one), Ok(two)) => (one.dev(), one.ino()) == (two.dev(), two.ino()),
+        _ => false,
     }
 }
 

@@ -77,6 +77,9 @@ pub struct Definition {
     /// Regular files among the standard streams.
     #[prost(message, repeated, tag = "20")]
     pub handed: Vec<Handed>,
+    /// `2>&1` into a pipe: one of ours stands for both, or their order would be lost.
+    #[prost(bool, tag = "21")]
+    pub one_output: bool,
 }
 
 /// A regular file that is a standard stream.

@@ -140,6 +140,19 @@ trial!(files_go_on_under_another_keeper, 180, |lab| {
     assert_eq!(out.replacen(&format!("{NAME}\n"), "", 1), expected());
 });
 
+trial!(
+    /// Whether its outputs are one pipe is the workload's affair. The streams of who brings it back used
+    /// to decide, and no snapshot of a detached workload started with two could be restored.
+    two_outputs_of_a_detached_workload, 180, |lab| {
+    let script = "{ $RUN -d -- $NUMBERED <in | cat >name; } 2>&1 | cat >err";
+    fs::write(lab.path("in"), numbers()).unwrap();
+    assert_eq!(finish(shell(lab, script).spawn().unwrap()), 0);
+    crash(lab, |pid| pid);
+    eventually("the end", Duration::from_secs(60), || row(lab).unwrap()["state"] == "finished");
+    let log = lab.snapd().call(&["logs", NAME]).ok().stdout;
+    assert!(log.ends_with(&format!("total {LINES}\n")), "{log}");
+});
+
 /// What somebody at a terminal types and sees.
 struct Screen {
     shell: Child,

@@ -89,13 +89,12 @@ impl Streams {
             given: Vec::new(),
             handed: Vec::new(),
         };
-        let same_pipe = is_same(&originals);
         for (number, original) in originals.into_iter().enumerate() {
             match birth.definition.stream(number) {
                 Stream::Terminal => made.add_terminal(birth, &original)?,
                 Stream::Handed => made.add_handed(number, original).map_err(cannot(say))?,
                 Stream::Pipe if number == 0 => made.add_input(birth, original)?,
-                Stream::Pipe if number == 2 && same_pipe => {
+                Stream::Pipe if number == 2 && birth.definition.one_output => {
                     made.share_output().map_err(cannot(say))?
                 }
                 Stream::Pipe => made.add_output(birth, number, original).map_err(cannot(say))?,
@@ -159,7 +158,8 @@ impl Streams {
         Ok(())
     }
 
-    /// `2>&1`: one pipe stands for both, or their order would be lost.
+    /// One pipe for both. As the definition says, not as the originals are now: those of the keeper
+    /// that restores are others, and what is restored looks for the streams that it had.
     fn share_output(&mut self) -> std::io::Result<()> {
         let found = self.given.get(1).and_then(|(_, fd)| fd.as_ref());
         let again = found.map(OwnedFd::try_clone).transpose()?;
@@ -302,12 +302,3 @@ fn is_null(fd: BorrowedFd<'_>) -> bool {
 
 /// `/dev/null`: `Documentation/admin-guide/devices.txt`, 1:3.
 const NULL: u64 = 0x103;
-
-/// Whether standard output and standard error are one thing.
-fn is_same(originals: &[OwnedFd]) -> bool {
-    let of = |number: usize| {
-        let found = metadata(originals.get(number)?.as_fd()).ok()?;
-        Some((found.dev(), found.ino()))
-    };
-    of(1).is_some() && of(1) == of(2)
-}
