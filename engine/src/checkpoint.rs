@@ -8,6 +8,7 @@
 //! Memory is copied while the tree stands: `Copy` is the only way of capturing there is yet.
 mod namespaces;
 mod surroundings;
+mod system_v;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,8 +27,8 @@ use crate::inventory::{
 };
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
-use crate::procfs::Fields;
 use crate::procfs::stat::Stat;
+use crate::procfs::{self, Fields};
 use crate::remote::{Arg, Batch, Caller};
 use crate::session::{Drain, Options, Tracer};
 use crate::tracee::{Member, Tree};
@@ -89,6 +90,11 @@ impl Tracer for Standing {
         for (pid, member) in &members {
             let answers = inside.remove(pid).unwrap_or_default();
             work.process(tree, *pid, member, answers)?;
+        }
+        if options.private {
+            system_v::own(work.obstacles);
+        } else {
+            system_v::used(&members, work.obstacles);
         }
         work.objects(options)?;
         surroundings::outside(&mut inventory);
@@ -193,7 +199,7 @@ impl Work<'_> {
             process.fs = self.filesystem(pid)?;
             process.space = self.space(pid, answers.brk)?;
         } else {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            let status = procfs::text(format!("/proc/{pid}/status"));
             let status = status.map_err(kernel_io("read"))?;
             self.inventory.attributes.extend([of_zombie(pid, &status)?]);
             // Of its only thread nothing is left but what it blocked.

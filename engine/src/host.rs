@@ -7,6 +7,7 @@ use nix::unistd::getsid;
 use crate::error::{Cause, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Inventory, Pid};
 use crate::plan::Host;
+use crate::procfs;
 use crate::procfs::stat::Stat;
 use crate::tracee::vdso_image_end;
 
@@ -54,7 +55,7 @@ fn holder(number: i32) -> Option<String> {
     if !Path::new(&folder).exists() {
         return None;
     }
-    let status = std::fs::read_to_string(folder + "/status").unwrap_or_default();
+    let status = procfs::text(folder + "/status").unwrap_or_default();
     let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     let name = line("Name:").unwrap_or("unknown");
     Some(match line("Tgid:").and_then(|tgid| tgid.parse::<i32>().ok()) {

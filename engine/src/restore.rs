@@ -25,6 +25,7 @@ use crate::image::ImageSource;
 use crate::inventory::{Inventory, OpenFileId, Pid, SpaceId, Tid};
 use crate::memory::fill::Ranges;
 use crate::plan::{Birth, Step, plan};
+use crate::procfs;
 use crate::remote::{Arg, Batch, Caller};
 use crate::sys::area::Area;
 use crate::sys::hold;
@@ -151,7 +152,7 @@ impl<'a> Restorer<'a> {
         let births = steps.iter().filter(|step| matches!(step, Step::Fork(_))).count();
         let threads: usize = inventory.processes.values().map(|p| p.threads.len()).sum();
         let len = Area::bytes(births + threads) as u64;
-        let maps = std::fs::read_to_string("/proc/self/maps").map_err(kernel_io("read"))?;
+        let maps = procfs::text("/proc/self/maps").map_err(kernel_io("read"))?;
         let used = hole::used(inventory).chain(hole::own(&maps)).collect();
         let place = hole::find(used, len + PARKING + 0x1000)?;
         let area = Area::map(place, births + threads).map_err(kernel("mmap"))?;

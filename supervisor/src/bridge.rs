@@ -130,8 +130,9 @@ pub fn inspect(
     roots: &[Pid],
     externals: Vec<External>,
     deadline: Duration,
+    private: bool,
 ) -> Result<Vec<Obstacle>> {
-    let options = session::Options { externals, close_tcp: false };
+    let options = session::Options { externals, close_tcp: false, private };
     let inventoried = Frozen::freeze(roots, deadline)?.inventory(&options)?;
     Ok(inventoried.obstacles().iter().map(Obstacle::of).collect())
 }

@@ -85,7 +85,7 @@ fn perform(
         }
         to_worker::Of::Look(_) => {
             let roots = join_clocks()?;
-            let obstacles = bridge::inspect(&roots, externals, LOOK)?;
+            let obstacles = bridge::inspect(&roots, externals, LOOK, true)?;
             from_worker::Of::Found(Found { obstacles })
         }
     })

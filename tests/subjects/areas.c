@@ -39,18 +39,25 @@ int main(int argc, char **argv) {
     char *sealed = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     strcpy(sealed, "no access");
     MUST(mprotect(sealed, 4096, PROT_NONE) == 0);
+    // Memory that may only be executed has a protection key, where the processor knows them.
+    char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(code, "\xb8\x2a\0\0\0\xc3", 6);
+    MUST(mprotect(code, 4096, PROT_EXEC) == 0);
     // Touching a guard is a fault; kernels before 6.13 know none.
     char *guarded = mmap(NULL, 12288, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(guarded, 'g', 12288);
     int guards = madvise(guarded + 4096, 4096, 102 /* MADV_GUARD_INSTALL */) == 0;
     MUST(guards || errno == EINVAL);
     char *locked = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    MUST(mlock(locked, 8192) == 0);
+    MUST(mlock(locked, 8192) == 0 && mlockall(MCL_FUTURE) == 0);
     char *heap = malloc(200000);
     strcpy(heap + 150000, "heap");
     void *end = sbrk(0);
     strcpy(data + 50000, "data");
     until_told();
+    char *later = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    MUST(later != MAP_FAILED && msync(later, 4096, MS_INVALIDATE) == -1 && errno == EBUSY);
+    MUST(munlockall() == 0 && ((int (*)(void))code)() == 42);
     MUST(blank(file + 8192));
     MUST(!strcmp(reserved + (32UL << 30), "deep inside") && !strcmp(file + 5000, "written over the file"));
     MUST(!memcmp(file, "\177ELF", 4) && !strcmp(shared + 9000, "shared") && !strcmp(fixed, "fixed"));

@@ -13,10 +13,14 @@ int main(void) {
     int uptime = open("/proc/uptime", O_RDONLY), own = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
     snprintf(path, sizeof path, "/proc/%d/stat", child);
     int childs = open(path, O_RDONLY), folder = open("/proc/self/fd", O_RDONLY | O_DIRECTORY);
-    MUST(uptime >= 0 && own >= 0 && childs >= 0 && folder >= 0);
+    int memory = open("/proc/self/mem", O_RDWR);
+    MUST(memory >= 0 && uptime >= 0 && own >= 0 && childs >= 0 && folder >= 0);
     MUST(read(own, text, 5) == 5 && !memcmp(text, "Name:", 5));
+    volatile int first = uptime;
     until_told();
     MUST(lseek(own, 0, SEEK_CUR) == 5 && fcntl(own, F_GETFD) == FD_CLOEXEC);
+    MUST(pwrite(memory, &(int){5}, 4, (off_t)(uintptr_t)&uptime) == 4 && uptime == 5);
+    uptime = first;
     ssize_t length = pread(own, text, sizeof text - 1, 0);
     MUST(length > 0);
     text[length] = 0;

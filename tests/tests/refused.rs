@@ -1,8 +1,8 @@
-//! Who is refused a restore finds everything as it was: nothing is started, and no file has been put back.
+//! Who is refused a checkpoint runs on, whatever it is; who is refused a restore finds everything as it was: nothing is started, and no file has been put back.
 
 use std::fs;
 
-use tests::{Lab, Program, trial};
+use tests::{Lab, Program, Workload, trial};
 
 /// Writes lines into `work/log`, and is saved after the first.
 fn writer(lab: &Lab) -> Program {
@@ -67,4 +67,40 @@ trial!(
     lab.undump(&program, "images");
     assert_eq!(fs::read_to_string(lab.path("work/log")).unwrap(), "first\n");
     lab.kill_everything();
+});
+
+/// The subject of this argument is refused with this code, at once, and knows nothing of it.
+fn cannot_be_saved(lab: &Lab, what: &str, code: &str) {
+    let program = lab.start_subject("refused.c", &[what]);
+    let pid = program.pid().to_string();
+    let refused = lab.snapd().call(&["dump", "--pid", &pid, "--images", "images"]).exits(1);
+    refused.says(&[code]);
+    program.check();
+}
+
+trial!(
+    /// Only the first thread used to be asked whether it is confined: calls made in another one ended
+    /// the program.
+    a_confined_thread, 60, |lab| cannot_be_saved(lab, "thread", "seccomp:confined"));
+trial!(
+    /// A checkpoint used to wait for ever for a number that is another one in there.
+    a_pid_namespace_with_a_child, 60, |lab| cannot_be_saved(lab, "namespace", "namespace:other"));
+trial!(a_pid_namespace_without_any, 60, |lab| cannot_be_saved(
+    lab,
+    "empty_namespace",
+    "namespace:other"
+));
+trial!(emulated_system_calls, 60, |lab| cannot_be_saved(lab, "dispatch", "remote:dispatched"));
+trial!(segments, 60, |lab| cannot_be_saved(lab, "segments", "segments:in-use"));
+trial!(a_watched_directory, 60, |lab| cannot_be_saved(lab, "watch", "open_file:watched"));
+trial!(semaphores_to_be_undone, 60, |lab| cannot_be_saved(lab, "semaphores", "system_v:used"));
+
+trial!(
+    /// In the workload's own IPC namespace it would have been gone after a restore.
+    system_v_of_a_workload, 60, |lab| {
+    let queue = lab.subject("refused.c").to_str().unwrap().to_owned();
+    let mut workload = Workload::run(lab, "program", &[], &[&queue, "messages"]);
+    workload.wait_for("READY");
+    lab.snapd().call(&["checkpoint", "program"]).exits(1).says(&["system_v:own"]);
+    workload.check();
 });

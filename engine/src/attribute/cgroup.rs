@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use super::{Attribute, Owner, Scope, Seen};
 use crate::error::{Cause, Error, Obstacle, Result, kernel_io};
 use crate::plan::Stage;
+use crate::procfs;
 use crate::remote::Reply;
 
 pub(super) struct ControlGroups;
@@ -103,7 +104,7 @@ impl Attribute for ControlGroups {
 }
 
 fn read(path: &str) -> Result<String> {
-    match std::fs::read_to_string(path) {
+    match procfs::text(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
         text => text.map_err(kernel_io("read")),
     }
@@ -115,7 +116,7 @@ fn different_threads(owner: Owner, leader: &str) -> Result<bool> {
     let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(false) };
     for entry in entries.flatten().filter(|entry| *entry.file_name() != *owner.tid().to_string()) {
         let path = entry.path().join(FILE);
-        if std::fs::read_to_string(path).map_err(kernel_io("read"))? != leader {
+        if procfs::text(path).map_err(kernel_io("read"))? != leader {
             return Ok(true);
         }
     }

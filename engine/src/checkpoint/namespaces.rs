@@ -29,7 +29,7 @@ pub(super) fn check(pid: Pid, obstacles: &mut Vec<Obstacle>) -> Result<()> {
         // Ours for children may be one that we have only prepared.
         let ours = name.trim_end_matches("_for_children");
         let (theirs, ours) = (read(&format!("/proc/{pid}/ns/{name}"))?, read(&own(ours))?);
-        if theirs.is_some() && theirs != ours {
+        if theirs != ours {
             obstacles.push(Obstacle {
                 pid: Some(pid),
                 object: format!("namespace {name}"),
@@ -44,7 +44,8 @@ fn own(name: &str) -> String {
     format!("/proc/self/ns/{name}")
 }
 
-/// `None` on a kernel built without it, and for `pid_for_children` before the first child.
+/// `None` on a kernel built without it, and for the children of who made a PID namespace, before the
+/// first is born.
 fn read(path: &str) -> Result<Option<std::path::PathBuf>> {
     match fs::read_link(path) {
         Ok(link) => Ok(Some(link)),

@@ -1,12 +1,10 @@
 //! All attributes of a process and its threads: one loan, and one batch, for each thread.
-use std::fs;
-
 use nix::libc::SYS_brk;
 
 use crate::attribute::{self, Owner};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::inventory::{Note, Pid, Tid};
-use crate::procfs::Fields;
+use crate::procfs::{self, Fields};
 use crate::remote::{Batch, Caller};
 use crate::tracee::Tree;
 
@@ -30,7 +28,7 @@ pub(crate) fn attributes(
 ) -> Result<OfProcess> {
     let mut all = OfProcess::default();
     for tid in threads {
-        let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status"));
+        let text = procfs::text(format!("/proc/{pid}/task/{tid}/status"));
         let text = text.map_err(kernel_io("read"))?;
         let leader = tid.0 == pid.0;
         let owners = [leader.then_some(Owner::Process(pid)), Some(Owner::Thread(pid, *tid))];
@@ -46,6 +44,8 @@ pub(crate) fn attributes(
         }
         if leader {
             all.brk = brk(&mut loan)?;
+            let (name, state) = attribute::look(all.brk, &mut loan)?;
+            all.states.push(((Owner::Process(pid), name), state));
         }
         loan.finish()?;
     }

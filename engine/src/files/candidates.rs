@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
+use nix::sys::statfs::statfs;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::inventory::{Backing, Inventory, OpenFileId, Pid};
@@ -114,6 +115,7 @@ fn open_for_writing(pid: i32) -> impl Iterator<Item = Candidate> {
         let same = fs::metadata(link.path()).ok()?;
         let one = (meta.dev(), meta.ino()) == (same.dev(), same.ino());
         let (device, inode) = (meta.dev(), meta.ino());
-        one.then_some(Candidate { path, device, inode, mapped: false, read_only: false })
+        let kept = object::keeps_files(device, statfs(&path).ok()?.filesystem_type().0);
+        (one && kept).then_some(Candidate { path, device, inode, mapped: false, read_only: false })
     })
 }

@@ -9,11 +9,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{OFlag, open};
+use nix::libc::PROT_EXEC;
 use nix::sys::stat::Mode;
 
 use super::flags;
 use super::pages::{self, Ranges};
-use crate::error::{Cause, Obstacle, Result, kernel, kernel_io};
+use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Backing, Layout, OpenFileId, Pid, Space, Special, Vma};
 use crate::procfs::smaps::{self, Area};
 use crate::procfs::stat::Stat;
@@ -42,6 +43,11 @@ const KEY: Cause = Cause {
     code: "memory:protection-key",
     reason: "it is guarded by a protection key",
     remedy: "have the program free its keys for the checkpoint",
+};
+const CLOSED: Cause = Cause {
+    code: "memory:closed",
+    reason: "what is mapped cannot be opened again: it is secret memory, or its file forbids it",
+    remedy: "have the program unmap it for the checkpoint",
 };
 const PAGE_SIZE: Cause = Cause {
     code: "memory:page-size",
@@ -171,7 +177,10 @@ impl Reader<'_> {
                 let shmem = area.name.strip_prefix("[anon_shmem:");
                 let name = shmem.and_then(|rest| rest.strip_suffix(']')).map(str::to_owned);
                 match flags::keep(&area.flags) {
-                    Ok(_) => (self.file(area)?, name),
+                    Ok(_) => match self.file(area)? {
+                        Some(backing) => (backing, name),
+                        None => return Ok(()),
+                    },
                     Err(cause) => {
                         self.refuse(area, cause);
                         return Ok(());
@@ -181,7 +190,8 @@ impl Reader<'_> {
         };
         let kept = match &backing {
             Backing::Special(_) => Ok(Vec::new()), // They are what the kernel makes them.
-            _ if area.key != 0 => Err(&KEY),
+            // Memory that may only be executed gets a key from the kernel, here and at a restore.
+            _ if area.key != 0 && area.prot != PROT_EXEC => Err(&KEY),
             _ => flags::keep(&area.flags),
         };
         match kept {
@@ -201,7 +211,8 @@ impl Reader<'_> {
         self.obstacles.push(obstacle(self.pid, object, cause));
     }
 
-    fn file(&mut self, area: &Area<'_>) -> Result<Backing> {
+    /// `None`: refused.
+    fn file(&mut self, area: &Area<'_>) -> Result<Option<Backing>> {
         let writable = area.shared && area.flags.contains(&"mw");
         let key = (area.device.to_owned(), area.inode, area.name.to_owned(), writable);
         let open_file = if let Some(known) = self.files.get(&key) {
@@ -210,11 +221,18 @@ impl Reader<'_> {
             let (pid, start, end) = (self.pid, area.start, area.end);
             let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
             let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-            let found = (self.register)(pid, file(&link, access)?, "mapping")?;
+            let opened = match file(&link, access) {
+                Err(Error::Kernel(..)) => {
+                    self.refuse(area, &CLOSED);
+                    return Ok(None);
+                }
+                opened => opened?,
+            };
+            let found = (self.register)(pid, opened, "mapping")?;
             self.files.insert(key, found);
             found
         };
-        Ok(Backing::File { open_file, offset: area.offset })
+        Ok(Some(Backing::File { open_file, offset: area.offset }))
     }
 }
 

@@ -102,8 +102,12 @@ const KEEPING: &[i64] = &[
 
 /// Whether what is seen lives on a file system that keeps things, rather than one like /proc.
 pub(super) fn is_kept(seen: &Evidence) -> bool {
-    let anonymous = major(seen.inode.device) == 0;
-    seen.has_path() && !seen.is_memory() && (!anonymous || KEEPING.contains(&seen.filesystem))
+    seen.has_path() && !seen.is_memory() && keeps(seen.inode.device, seen.filesystem)
+}
+
+/// Whether a file system does, by its device and its magic number.
+pub(crate) fn keeps(device: u64, filesystem: i64) -> bool {
+    major(device) != 0 || KEEPING.contains(&filesystem)
 }
 
 impl Object for Regular {

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{End, Pid};
+use crate::procfs;
 use crate::remote::{Arg, Makers};
 use crate::sys::tty::{self, queue};
 use crate::sys::{net, poll_now};
@@ -368,7 +369,7 @@ impl State {
                 continue;
             };
             let Some(member) = with.tree.member(pid) else { continue };
-            let Ok(text) = fs::read_to_string(format!("/proc/{member}/stat")) else { continue };
+            let Ok(text) = procfs::text(format!("/proc/{member}/stat")) else { continue };
             let Some((session, tty, pgrp)) = job_of(&text) else { continue };
             if i64::from(tty) == own {
                 self.session = with.tree.member(session).map(|leader| leader.0);

@@ -95,7 +95,7 @@ impl Restorer<'_> {
         let mut tree = Standing::restored(self.inventory)?;
         let externals = self.options.externals.iter().map(External::try_clone);
         let externals = externals.collect::<std::io::Result<_>>().map_err(kernel_io("fcntl"))?;
-        let how = session::Options { externals, close_tcp: self.options.close_tcp };
+        let how = session::Options { externals, close_tcp: self.options.close_tcp, private: false };
         let (mut obstacles, mut bytes) = (Vec::new(), Digests::of(self.inventory));
         let found = tree.inventory(&how, &mut obstacles)?;
         // The clocks that we made go on for them are theirs, not ours.

@@ -180,7 +180,7 @@ fn bit(signal: i32) -> u64 {
 
 /// Whether it ignores or handles this signal.
 fn has_own_action(pid: i32, signal: i32) -> bool {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let text = crate::procfs::text(format!("/proc/{pid}/status")).unwrap_or_default();
     let set = |line: &str| {
         let set = line.strip_prefix("SigIgn:").or(line.strip_prefix("SigCgt:"))?;
         u64::from_str_radix(set.trim(), 16).ok()

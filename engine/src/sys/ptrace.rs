@@ -25,6 +25,8 @@ mod request {
     pub(super) const SETSIGMASK: i64 = 0x420b;
     /// Since 5.13.
     pub(super) const GET_RSEQ_CONFIGURATION: i64 = 0x420f;
+    /// Since 6.4.
+    pub(super) const GET_SYSCALL_USER_DISPATCH_CONFIG: i64 = 0x4211;
 }
 
 /// Options (`PTRACE_O_*`) and events (`PTRACE_EVENT_*`) of `include/uapi/linux/ptrace.h`.
@@ -110,6 +112,20 @@ pub(crate) fn event_message(tid: i32) -> Result<u64> {
     let mut message = 0u64;
     ptrace(request::GETEVENTMSG, tid, 0, (&raw mut message).cast())?;
     Ok(message)
+}
+
+/// Whether it handles system calls of its own by signals (`PR_SET_SYSCALL_USER_DISPATCH`).
+pub(crate) fn dispatches(tid: i32) -> Result<bool> {
+    /// `struct ptrace_sud_config`: mode, selector, offset, length.
+    type Config = [u64; 4];
+    const BYTES: i64 = 32;
+    const _: () = assert!(size_of::<Config>() == 32);
+    let mut config: Config = [0; 4];
+    let (size, call) = (BYTES, request::GET_SYSCALL_USER_DISPATCH_CONFIG);
+    match ptrace(call, tid, size, (&raw mut config).cast()) {
+        Err(Errno::EIO | Errno::EINVAL) => Ok(false), // A kernel that does not know it.
+        done => done.map(|_| config.first() != Some(&0)),
+    }
 }
 
 /// `si_code` and `si_pid` of the signal it stopped for.

@@ -64,6 +64,11 @@ struct Before {
 impl<'tree> Loan<'tree> {
     /// Sends the thread into the cave.
     pub(super) fn begin(tree: &'tree mut Tree, pid: Pid, tid: Tid) -> Result<Self> {
+        if ptrace::dispatches(tid.0)
+            .map_err(tree.death(pid, "ptrace(GET_SYSCALL_USER_DISPATCH)"))?
+        {
+            return Err(refused(pid, tid, refuse::DISPATCHES));
+        }
         let registers = tree.uncritical(tid)?;
         let mask = ptrace::mask(tid.0).map_err(tree.death(pid, "ptrace(PTRACE_GETSIGMASK)"))?;
         let site = tree.site(pid)?;
@@ -80,12 +85,13 @@ impl<'tree> Loan<'tree> {
         Ok(loan)
     }
 
+    /// Filters are a thread's own: asking each whether it has any would take longer than this.
     fn suspend_filters(&mut self) -> Result<()> {
-        if !self.tree.site(self.pid)?.is_filtered() {
-            return Ok(());
-        }
         let options = super::freeze::OPTIONS | option::SUSPEND_SECCOMP;
-        ptrace::set_options(self.tid.0, options).map_err(kernel("ptrace(SUSPEND_SECCOMP)"))
+        match ptrace::set_options(self.tid.0, options) {
+            Err(_) if !super::procfs::Status::of(self.tid).is_filtered() => Ok(()),
+            done => done.map_err(kernel("ptrace(SUSPEND_SECCOMP)")),
+        }
     }
 
     fn enter(&mut self) -> Result<()> {

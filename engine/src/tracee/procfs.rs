@@ -2,9 +2,8 @@
 //!
 //! Depends on `/proc/PID/{stat,status,auxv,maps}` and `/proc/PID/task/TID/children`. What is gone
 //! meanwhile reads as empty: whoever has ended is told by wait(2), not from here.
-use std::fs::read_to_string;
-
 use crate::inventory::{Pid, Tid};
+use crate::procfs::text;
 
 /// `PF_KTHREAD` of `include/linux/sched.h`, as field 9 of stat shows it.
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -26,8 +25,8 @@ pub(super) fn threads(pid: Pid) -> Vec<Tid> {
 
 /// The processes that a thread started (or adopted) and that have not been reaped.
 pub(super) fn children(pid: Pid, tid: Tid) -> Vec<Pid> {
-    let text = read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).map(Pid).collect()
+    let found = text(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
+    found.split_ascii_whitespace().filter_map(|number| number.parse().ok()).map(Pid).collect()
 }
 
 /// A stat file of /proc, by field.
@@ -37,14 +36,14 @@ pub(super) struct Stat(String);
 impl Stat {
     /// Of a process as a whole, with the status that its parent will be told.
     pub(super) fn of_process(pid: Pid) -> Self {
-        Self::parse(&read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
+        Self::parse(&text(format!("/proc/{pid}/stat")).unwrap_or_default())
     }
 
     /// Of a thread; a dead one has no fields. Not `/proc/TID/stat`: that sums up all threads of its process,
     /// so that asking for each of a thousand took longer than all else.
     pub(super) fn of(tid: Tid) -> Self {
-        let text = read_to_string(format!("/proc/{tid}/task/{tid}/stat")).unwrap_or_default();
-        Self::parse(&text)
+        let found = text(format!("/proc/{tid}/task/{tid}/stat")).unwrap_or_default();
+        Self::parse(&found)
     }
 
     fn parse(text: &str) -> Self {
@@ -90,7 +89,7 @@ pub(super) struct Status(String);
 
 impl Status {
     pub(super) fn of(tid: Tid) -> Self {
-        Self(read_to_string(format!("/proc/{tid}/status")).unwrap_or_default())
+        Self(text(format!("/proc/{tid}/status")).unwrap_or_default())
     }
 
     fn value(&self, key: &str) -> Option<&str> {
@@ -106,6 +105,26 @@ impl Status {
     /// A set of signals.
     pub(super) fn signals(&self, key: &str) -> u64 {
         self.value(key).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default()
+    }
+
+    /// Whether its user may soon have no more signals waiting: those that do not fit say nothing of
+    /// their senders.
+    pub(super) fn queue_is_full(&self) -> bool {
+        /// Others of the same user may send some meanwhile.
+        const SPARE: u64 = 64;
+        let of = self.value("SigQ").and_then(|value| value.split_once('/'));
+        let numbers = of.and_then(|(used, limit)| Some((used.parse().ok()?, limit.parse().ok()?)));
+        numbers.is_some_and(|(used, limit): (u64, u64)| used.saturating_add(SPARE) > limit)
+    }
+
+    /// Whether its system calls are filtered.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.number("Seccomp").is_some_and(|mode| mode != 0)
+    }
+
+    /// In how many PID namespaces it has a number: ours, and any below.
+    pub(super) fn levels(&self) -> usize {
+        self.value("NSpid").map_or(1, |numbers| numbers.split_ascii_whitespace().count())
     }
 
     /// The name, for people.
@@ -126,8 +145,8 @@ pub(super) struct Mapped {
 
 /// What is mapped, in ascending order.
 pub(super) fn maps(pid: Pid) -> Vec<Mapped> {
-    let text = read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    text.lines().filter_map(mapped).collect()
+    let found = text(format!("/proc/{pid}/maps")).unwrap_or_default();
+    found.lines().filter_map(mapped).collect()
 }
 
 fn mapped(line: &str) -> Option<Mapped> {
@@ -173,5 +192,16 @@ mod tests {
         let status = Status("Name:\tx\nTgid:\t12\nSigCgt:\t0000000008000000\n".into());
         assert_eq!(status.signals("SigCgt"), 1 << 27);
         assert_eq!((status.number("Tgid"), status.name()), (Some(12), "x"));
+    }
+
+    /// A signal that finds no room arrives without its sender, and one from another PID namespace with
+    /// another number: a checkpoint of such a program used to wait for ever.
+    #[test]
+    fn a_full_queue_and_a_namespace_below_are_seen() {
+        let status = |text: &str| Status(text.into());
+        assert!(status("SigQ:\t10/0\n").queue_is_full());
+        assert!(!status("SigQ:\t0/96606\n").queue_is_full());
+        assert_eq!(status("NSpid:\t12\t1\n").levels(), 2);
+        assert_eq!(status("NSpid:\t12\n").levels(), 1);
     }
 }

@@ -49,6 +49,11 @@ pub(super) const NO_CAVE: Cause = Cause {
     reason: "its vdso is missing, sealed or full, so no call can be made inside it",
     remedy: "run it on a kernel that maps a vdso into programs",
 };
+pub(super) const DISPATCHES: Cause = Cause {
+    code: "remote:dispatched",
+    reason: "its system calls are emulated (PR_SET_SYSCALL_USER_DISPATCH), also those made inside it",
+    remedy: "none: such a program cannot be saved yet",
+};
 pub(super) const NO_AREA: Cause = Cause {
     code: "remote:no-area",
     reason: "it cannot map the memory that calls inside it need",

@@ -55,17 +55,16 @@ impl Site {
         (first..=(end - step)).step_by(stub::BYTES)
     }
 
-    /// A signal that ends batches of a thread with this mask, unless the program catches them all.
+    /// A signal that ends batches of a thread with this mask, unless the program catches them all, or
+    /// it could not be told from a stranger's.
     pub(super) fn marker(&self, mask: u64) -> Option<i32> {
+        if self.status.queue_is_full() || self.status.levels() > 1 {
+            return None;
+        }
         let caught = self.status.signals("SigCgt");
         let ignored = self.status.signals("SigIgn");
         let pending = self.status.signals("SigPnd") | self.status.signals("ShdPnd");
         marker(caught, ignored, mask | pending)
-    }
-
-    /// Whether system calls of the process are filtered.
-    pub(super) fn is_filtered(&self) -> bool {
-        self.status.number("Seccomp").is_some_and(|mode| mode != 0)
     }
 }
 

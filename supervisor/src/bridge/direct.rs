@@ -89,6 +89,7 @@ pub fn dump(how: &Dump, tell: Tell<'_>) -> Result<Taken> {
         tags: Vec::new(),
         stop: !how.leave_running,
         close_tcp: how.close_tcp,
+        private: false,
     };
     let kept = Kept { definition: Definition::new(IMAGE, Vec::new()), settled: None };
     let mut note = |sink: &mut Sink<'_>| {

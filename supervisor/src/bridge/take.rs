@@ -34,6 +34,7 @@ pub(super) struct Plan<'a> {
     pub(super) tags: Vec<String>,
     pub(super) stop: bool,
     pub(super) close_tcp: bool,
+    pub(super) private: bool,
 }
 
 /// Takes a snapshot of the tree under `roots`. `settle` is called while it stands still.
@@ -63,6 +64,7 @@ pub fn checkpoint(
         tags: take.tags.clone(),
         stop: take.stop,
         close_tcp: what.close_tcp,
+        private: true,
     };
     let mut note = |sink: &mut Sink<'_>| {
         let settled = settle()?;
@@ -101,7 +103,7 @@ pub(super) fn perform(
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     let settled = while_frozen(&mut sink)?;
-    let options = session::Options { externals, close_tcp: plan.close_tcp };
+    let options = session::Options { externals, close_tcp: plan.close_tcp, private: plan.private };
     let mut inventoried = frozen.inventory(&options)?;
     if !inventoried.obstacles().is_empty() {
         // Refused, before any more is read.
