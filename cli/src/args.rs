@@ -3,11 +3,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser};
 
 use crate::command::Command;
 use crate::context::Context;
-use crate::exit;
+use crate::exit::{self, Failure};
 
 /// Takes snapshots of running programs, and brings them back.
 ///
@@ -75,6 +76,10 @@ fn enter_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
+            if let Some(command) = yet_to_come(&error) {
+                let text = format!("`snapd {command}` is not supported by this version of snapd");
+                return exit::tell(&Failure::Usage(text), None);
+            }
             // Help on standard output, usage on standard error; that nobody reads it is no failure.
             let _ = error.print();
             return exit::code(error.exit_code());
@@ -87,6 +92,21 @@ fn enter_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The command that was typed, if it is one that snapd is going to have: nobody who has read of it
+/// has mistyped another.
+fn yet_to_come(error: &clap::Error) -> Option<&str> {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    TO_COME.iter().find(|name| *name == typed).copied()
+}
+
+const TO_COME: &[&str] = &[
+    "adopt", "attach", "check", "clone", "daemon", "diff", "export", "forget", "import", "key",
+    "pause", "pin", "policy", "prune", "pull", "push", "resume", "rm", "service", "start", "tag",
+    "top", "unpin", "warm",
+];
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -96,6 +116,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_to_come_is_no_mistake() {
+        for name in TO_COME {
+            let refused = Cli::try_parse_from(["snapd", "--json", name, "it"]).unwrap_err();
+            assert_eq!(yet_to_come(&refused), Some(*name));
+        }
+        let mistyped = Cli::try_parse_from(["snapd", "chekpoint"]).unwrap_err();
+        assert_eq!(yet_to_come(&mistyped), None);
     }
 
     /// A command without a word of help, or an option without, is one that nobody finds.

@@ -143,7 +143,8 @@ fn hint(failure: &Failure, fault: &Fault) -> Option<String> {
         return hint.clone();
     }
     let Failure::Supervisor(error) = failure else { return None };
-    let forbidden = ["EPERM", "EACCES"].iter().any(|errno| fault.text.contains(errno));
+    let forbidden =
+        ["EPERM", "EACCES", "Permission denied"].iter().any(|errno| fault.text.contains(errno));
     if forbidden && !nix::unistd::geteuid().is_root() {
         return Some("an ordinary user may not do all that this takes: run it as root".into());
     }
