@@ -251,6 +251,7 @@ impl Machine {
     }
 
     fn not_checkpointed(&mut self, why: &str, now: Duration, todo: &mut Vec<Action>) {
+        let why = if self.rollback.is_some() { "it was given up for a roll back" } else { why };
         todo.push(Action::record(Kind::CheckpointFailed, None, why));
         let asked_by = self.taking.take().and_then(|taking| taking.asked_by);
         todo.extend(asked_by.map(|id| Action::refuse(id, why)));

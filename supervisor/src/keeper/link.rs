@@ -170,7 +170,8 @@ fn converse(
     request: to_worker::Of,
     heard: &UnboundedSender<Heard>,
 ) -> Result<from_worker::Of> {
-    worker.send(&ToWorker { of: Some(request) }, &[])?;
+    // Of one that has died already there is word to be read.
+    drop(worker.send(&ToWorker { of: Some(request) }, &[]));
     loop {
         match worker.expect::<FromWorker>()?.of {
             Some(from_worker::Of::Progress(it)) => drop(heard.send(Heard::Progress(it))),

@@ -271,6 +271,18 @@ fn a_rollback_ends_it_and_goes_on_from_the_snapshot() {
     assert_eq!(it.on(Event::Tick, ms(20_101)), [Action::Restore { seq: 2 }]);
 }
 
+/// Its worker is killed with the rest of the tree, which is nothing to look into.
+#[test]
+fn a_snapshot_in_progress_is_given_up_for_a_rollback() {
+    let mut it = running(0, &[1]);
+    it.on(Event::Asked { id: 1, ask: Ask::Checkpoint { stop: false, tags: vec![] } }, ms(1));
+    assert_eq!(it.on(Event::Asked { id: 2, ask: Ask::Rollback { seq: 1 } }, ms(2)), [Action::Kill]);
+    let done = it.on(Event::NotCheckpointed { why: "killed by signal 9".into() }, ms(3));
+    let why = "it was given up for a roll back";
+    let failed = Action::record(Kind::CheckpointFailed, None, why);
+    assert_eq!(done, [failed, Action::refuse(1, why)]);
+}
+
 #[test]
 fn requests_wait_for_the_snapshot_in_progress() {
     let mut it = running(0, &[]);
