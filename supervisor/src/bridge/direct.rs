@@ -110,7 +110,10 @@ fn parent_image(images: &Path, parent: &Path) -> Result<Store> {
 pub fn undump(how: &Undump, tell: Tell<'_>) -> Result<Brought> {
     engine::fault::arm_from_environment();
     let trusted = store::Options { trust: how.trust, ..image_options() };
-    let store = Store::open(&how.images, trusted)?;
+    let store = Store::open(&how.images, trusted).map_err(|error| match error {
+        store::Error::Missing { .. } => no_image(&how.images),
+        other => other.into(),
+    })?;
     let newest = store.snapshots(Some(IMAGE))?.pop();
     let newest = newest.ok_or_else(|| no_image(&how.images))?;
     let source = Source::new(store.read(IMAGE, newest.seq)?, tell);
