@@ -50,7 +50,7 @@ static void child_of_a_namespace(void) {
 int main(int argc, char **argv) {
     MUST(argc == 2);
     const char *what = argv[1];
-    int set = -1, queue = -1;
+    int set = -1, queue = -1, leased = -1;
     if (!strcmp(what, "thread")) {
         pthread_t thread;
         MUST(pthread_create(&thread, NULL, sleep_confined, NULL) == 0);
@@ -68,6 +68,10 @@ int main(int argc, char **argv) {
     } else if (!strcmp(what, "watch")) {
         MUST(fcntl(open(".", O_RDONLY), F_NOTIFY, DN_CREATE) == 0);
         signal(SIGIO, SIG_IGN);
+    } else if (!strcmp(what, "lease")) {
+        signal(SIGIO, SIG_IGN);
+        leased = open("leased", O_RDWR | O_CREAT, 0600);
+        MUST(fcntl(leased, F_SETLEASE, F_WRLCK) == 0);
     } else if (!strcmp(what, "semaphores")) {
         struct sembuf up = {0, 5, SEM_UNDO};
         MUST((set = semget(IPC_PRIVATE, 1, 0600)) >= 0 && semop(set, &up, 1) == 0);
@@ -82,6 +86,7 @@ int main(int argc, char **argv) {
         getppid();
         MUST(confined == 1);
     }
+    MUST(leased < 0 || fcntl(leased, F_GETLEASE) == F_WRLCK);
     MUST(set < 0 || (semctl(set, 0, GETVAL) == 5 && semctl(set, 0, IPC_RMID) == 0));
     MUST(queue < 0 || msgctl(queue, IPC_RMID, NULL) == 0);
     return ok();

@@ -93,6 +93,9 @@ trial!(a_pid_namespace_without_any, 60, |lab| cannot_be_saved(
 trial!(emulated_system_calls, 60, |lab| cannot_be_saved(lab, "dispatch", "remote:dispatched"));
 trial!(segments, 60, |lab| cannot_be_saved(lab, "segments", "segments:in-use"));
 trial!(a_watched_directory, 60, |lab| cannot_be_saved(lab, "watch", "open_file:watched"));
+trial!(
+    /// Reading the file ahead broke the lease, and waited for its holder to give it up.
+    a_lease, 60, |lab| cannot_be_saved(lab, "lease", "open_file:locked"));
 trial!(semaphores_to_be_undone, 60, |lab| cannot_be_saved(lab, "semaphores", "system_v:used"));
 
 trial!(

@@ -5,9 +5,10 @@
 //! Asked twice: of the running tree, roughly and from /proc, to read ahead; and of the inventory of
 //! the frozen one, which is the truth.
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::statfs::statfs;
@@ -17,6 +18,7 @@ use crate::inventory::{Backing, Inventory, OpenFileId, Pid};
 use crate::object;
 use crate::open_file::OpenFile;
 use crate::procfs::stat::Stat;
+use crate::procfs::{self, Fields};
 
 /// A named regular file that may be written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,18 +106,27 @@ pub fn of_running(roots: &[Pid]) -> BTreeSet<Candidate> {
     found
 }
 
+/// Whether opening the file would break a lease, and wait for its holder to give it up.
+fn is_leased(pid: i32, fd: &OsStr) -> bool {
+    let info = procfs::text(Path::new("/proc").join(format!("{pid}/fdinfo")).join(fd));
+    info.is_ok_and(|text| {
+        Fields::parse(&text).take_all("lock").iter().any(|lock| lock.contains("LEASE"))
+    })
+}
+
 /// What one process has open for writing, as far as it can be told. `/proc/PID/fd` links show in
 /// their own mode how a file is open.
 fn open_for_writing(pid: i32) -> impl Iterator<Item = Candidate> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    links.filter_map(|link| {
+    links.filter_map(move |link| {
         let writable = fs::symlink_metadata(link.path()).ok()?.mode() & 0o200 != 0;
         let path = writable.then(|| fs::read_link(link.path()).ok())??;
         let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         let same = fs::metadata(link.path()).ok()?;
         let one = (meta.dev(), meta.ino()) == (same.dev(), same.ino());
         let (device, inode) = (meta.dev(), meta.ino());
-        let kept = object::keeps_files(device, statfs(&path).ok()?.filesystem_type().0);
+        let kept = object::keeps_files(device, statfs(&path).ok()?.filesystem_type().0)
+            && !is_leased(pid, &link.file_name());
         (one && kept).then_some(Candidate { path, device, inode, mapped: false, read_only: false })
     })
 }
