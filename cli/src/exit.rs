@@ -159,6 +159,13 @@ fn hint(failure: &Failure, fault: &Fault) -> Option<String> {
         let hint = "chown and chmod go-w make it yours alone; `undump --trust` uses it as it is";
         return Some(hint.into());
     }
+    if let supervisor::Error::Store(store::Error::Catalog { path, .. }) = error
+        && error.sort() == Sort::Damaged
+    {
+        let path = path.display();
+        let hint = format!("no snapshot needs {path}: moved away, it is made anew, without events");
+        return Some(hint);
+    }
     match error.sort() {
         Sort::Busy if fault.obstacles.is_empty() => Some("`snapd ls` shows what runs".into()),
         Sort::Missing if fault.text.contains("workload") => {

@@ -5,6 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::ErrorCode;
+
 /// Failure of an operation on a store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -125,6 +127,14 @@ impl Error {
             self,
             Self::Damaged { .. } | Self::Spoilt { .. } | Self::Missing { .. } | Self::Newer { .. }
         )
+    }
+
+    /// Says whether the catalog has to be made anew, which costs what it alone knows.
+    #[must_use]
+    pub fn is_catalog_damage(&self) -> bool {
+        let Self::Catalog { source, .. } = self else { return false };
+        let code = source.sqlite_error_code();
+        matches!(code, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
     }
 
     /// Says whether more room on the file system would have helped.

@@ -84,7 +84,7 @@ impl Error {
             Self::Missing(_) => Sort::Missing,
             Self::Busy(_) => Sort::Busy,
             Self::Damaged(_) => Sort::Damaged,
-            Self::Store(error) if error.is_damage() => Sort::Damaged,
+            Self::Store(error) if error.is_damage() || error.is_catalog_damage() => Sort::Damaged,
             Self::Store(store::Error::Busy { .. }) => Sort::Busy,
             Self::Engine(error) | Self::AfterRollBack { cause: error, .. } => sort_of(error),
             _ => Sort::Failed,

@@ -13,6 +13,7 @@ use tests::{Lab, binary, eventually, trial};
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 const ABSENT: i32 = 3;
+const DAMAGED: i32 = 4;
 const BUSY: i32 = 5;
 const INTERRUPTED: i32 = 130;
 
@@ -222,6 +223,31 @@ trial!(
     restoring.wait(Duration::from_secs(30)).exits(FAILED).says(&["worker", "signal 9"]);
     assert_eq!(row(lab, "it")["state"], "stopped");
     lab.snapd().call(&["restore", "-d", "it"]).ok();
+});
+
+trial!(
+    /// The catalog is an index: snapshots are found without it, and one that does not read is named.
+    a_catalog_that_is_lost, 60, |lab| {
+    let snapd = lab.snapd();
+    detached(lab, "it");
+    snapd.call(&["checkpoint", "it", "--stop"]).ok();
+    let catalog = lab.path("state/catalog.sqlite");
+    let remove = || {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", catalog.display()));
+        }
+    };
+    remove();
+    let found = row(lab, "it");
+    assert_eq!((&found["state"], &found["snapshots"]), (&"stopped".into(), &1.into()));
+    remove();
+    fs::write(&catalog, "this was a catalog once".repeat(500)).unwrap();
+    for call in [&["ls"][..], &["restore", "-d", "it"]] {
+        snapd.call(call).exits(DAMAGED).says(&["catalog.sqlite", "made anew"]);
+    }
+    remove();
+    snapd.call(&["restore", "-d", "it"]).ok();
+    assert_eq!(row(lab, "it")["state"], "running");
 });
 
 trial!(

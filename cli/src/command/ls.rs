@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use store::Snapshot;
+use supervisor::book::Entry;
 use supervisor::client::{self, Listed};
+use supervisor::definition::Definition;
 use supervisor::home::Home;
 use supervisor::query;
 
@@ -43,7 +45,8 @@ impl Ls {
             let mut own = snapshots.remove(&listed.entry.definition.name).unwrap_or_default();
             Row::of(listed, own.len(), own.pop(), now)
         };
-        let rows: Vec<_> = client::list(&home)?.into_iter().map(row).collect();
+        let mut rows: Vec<_> = client::list(&home)?.into_iter().map(row).collect();
+        rows.extend(snapshots.into_iter().map(|(name, own)| Row::of_snapshots(&name, own, now)));
         if context.json {
             print_json(&rows.iter().map(Row::json).collect::<Vec<_>>())?;
         } else {
@@ -61,6 +64,13 @@ pub(super) fn row(home: &Home, name: &str) -> Result<json::Workload, Failure> {
 }
 
 impl Row {
+    /// Of a workload that only its snapshots know of: the catalog was lost.
+    fn of_snapshots(name: &str, mut own: Vec<Snapshot>, now: DateTime<Utc>) -> Self {
+        let definition = Definition::new(name, Vec::new());
+        let entry = Entry { definition, state: "stopped".into(), ..Entry::default() };
+        Self::of(Listed { entry, live: None }, own.len(), own.pop(), now)
+    }
+
     fn of(listed: Listed, snapshots: usize, last: Option<Snapshot>, now: DateTime<Utc>) -> Self {
         let started_at = listed.entry.started_at_ms;
         let started_at = (started_at != 0).then(|| at_ms(started_at));
