@@ -20,8 +20,6 @@ mod terminal;
 
 use std::path::PathBuf;
 
-use prost::Message;
-
 use self::before::Before;
 use crate::book::{Book, Entry, boot, now_ms};
 use crate::definition::Definition;
@@ -170,6 +168,5 @@ pub fn run(mut charge: Charge) -> Result<i32> {
 
 /// What the shim wrote down, if it lived to see it.
 fn how_it_ended(home: &Home, name: &str) -> Option<Ended> {
-    let bytes = std::fs::read(home.run(name, "exit")).ok()?;
-    Ended::decode(bytes.as_slice()).ok()
+    Ended::read(&std::fs::read(home.run(name, "exit")).ok()?)
 }

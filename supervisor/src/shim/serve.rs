@@ -10,7 +10,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid};
-use prost::Message;
 
 use super::birth::Birth;
 use super::children::{Children, News};
@@ -307,7 +306,7 @@ impl Shim {
     /// of the tree to end too.
     fn first_ended(&mut self, ended: Ended) {
         let path = self.home.run(&self.definition.name, "exit");
-        let _ = fs::write(path, ended.encode_to_vec());
+        let _ = fs::write(path, ended.written());
         self.announce(&from_shim::Of::Ended(ended));
         self.children.signal_all(Signal::SIGTERM);
         self.children.signal_all(Signal::SIGCONT);

@@ -1,4 +1,6 @@
 //! To the shim and back.
+use prost::Message;
+
 use crate::definition::Definition;
 use crate::error::Sort;
 
@@ -215,6 +217,16 @@ impl Ended {
     pub fn code(self) -> i32 {
         if self.signal == 0 { self.status } else { 128 + self.signal }
     }
+
+    /// As it is written down: never as nothing, which is what a full disk makes of it.
+    pub(crate) fn written(self) -> Vec<u8> {
+        self.encode_length_delimited_to_vec()
+    }
+
+    /// What was written down.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        Self::decode_length_delimited(bytes).ok()
+    }
 }
 
 /// Names of descriptors, `stdio/0` and so on.
@@ -320,5 +332,18 @@ impl Obstacle {
             reason: found.cause.reason.to_owned(),
             remedy: found.cause.remedy.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_could_not_be_written_is_no_normal_end() {
+        for ended in [Ended::default(), Ended { status: 3, signal: 0 }] {
+            assert_eq!(Ended::read(&ended.written()), Some(ended));
+        }
+        assert_eq!(Ended::read(&[]), None);
     }
 }
