@@ -12,9 +12,9 @@ use super::link::Link;
 use super::standard::Held;
 use super::terminal::Terminal;
 use super::{Bringing, Charge, Start, control, how_it_ended, signals};
-use crate::book::{Book, Entry, now_ms};
+use crate::book::{Book, Entry, Happening, now_ms};
 use crate::error::{Error, Result};
-use crate::machine::{Action, Begin, Event, Machine, Met, Options};
+use crate::machine::{Action, Begin, Event, Kind, Machine, Met, Options};
 use crate::wire::{Fault, Files, Progress, Whom, from_shim, from_worker, to_keeper};
 
 /// The fact under which recovery is kept for the next keeper.
@@ -177,6 +177,7 @@ impl Shell {
         self.first = status.first;
         self.stranger = Some(status.worker).filter(|worker| *worker != 0);
         let seq = self.book.line(&name)?.last().copied();
+        self.catch_up(seq)?;
         let restoring = seq.filter(|_| status.first == 0);
         self.restoring = restoring.is_some();
         if let Some(ended) = status.ended {
@@ -189,6 +190,19 @@ impl Shell {
             lived,
             since_snapshot: self.since_snapshot(seq),
         }))
+    }
+
+    /// The keeper before us may have died between a snapshot and its event.
+    fn catch_up(&mut self, newest: Option<u64>) -> Result<()> {
+        // What a worker of its own is still to tell of, that will.
+        let known = newest.filter(|seq| self.machine.knows(*seq));
+        let Some(seq) = known else { return Ok(()) };
+        let told = self.book.happenings(&self.charge.definition.name)?;
+        let of_it = |one: &Happening| one.seq == newest && one.kind == Kind::Checkpointed.word();
+        if !told.iter().any(of_it) {
+            self.record(Kind::Checkpointed, Some(seq), "it became durable while nobody kept it");
+        }
+        Ok(())
     }
 
     fn since_snapshot(&self, seq: Option<u64>) -> Option<Duration> {
