@@ -101,18 +101,23 @@ trial!(a_damaged_snapshot_is_stepped_over, 120, |lab| {
 });
 
 trial!(a_roll_back_begins_a_new_line, 120, |lab| {
-    let script = "i=0; while :; do i=$((i+1)); echo $i > out; sleep 0.02; done";
+    let script = "exec > out; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done";
     let job = run(lab, &[], script);
     up(lab);
-    let number = || fs::read_to_string(lab.path("out")).unwrap().trim().parse::<u64>().unwrap_or(0);
+    // What was written after the snapshot would stand in the way of what is written again.
+    let check = || {
+        let written = fs::read_to_string(lab.path("out")).unwrap();
+        let numbers: Vec<_> = written.lines().map(|line| line.parse().unwrap_or(0)).collect();
+        let expected: Vec<usize> = (1..=numbers.len()).collect();
+        assert_eq!(numbers, expected, "the file went back with it");
+    };
     for _ in 1..=3 {
         std::thread::sleep(Duration::from_millis(300));
         checkpoint(lab);
     }
-    std::thread::sleep(Duration::from_secs(2));
-    let late = number();
+    std::thread::sleep(Duration::from_secs(1));
     lab.snapd().call(&["rollback", "job@1"]).ok();
-    assert!(number() < late, "the file went back with it");
+    check();
     assert_eq!(checkpoint(lab), 4);
     kill(up(lab), Signal::SIGKILL).unwrap();
     eventually("the restore", Duration::from_secs(60), || rows(lab).unwrap()["restores"] == 2);
@@ -123,6 +128,7 @@ trial!(a_roll_back_begins_a_new_line, 120, |lab| {
     lab.snapd().call(&["rollback", "job@3"]).ok();
     assert!(lab.path("state/undone/job").is_dir());
     lab.snapd().call(&["kill", NAME]).ok();
+    check();
     job.wait(Duration::from_secs(20)).exits(137);
 });
 
