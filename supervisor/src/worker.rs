@@ -6,6 +6,7 @@
 //! result, and to the shim, which holds the standard streams.
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -142,7 +143,11 @@ fn join_clocks() -> Result<Vec<Pid>> {
     let roots = roots()?;
     if let Some(root) = roots.first() {
         let say = "join the workload's clocks";
-        let clocks = File::open(format!("/proc/{root}/ns/time")).map_err(cannot(say))?;
+        let clocks =
+            File::open(format!("/proc/{root}/ns/time")).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => engine::error::Error::Died(*root).into(),
+                _ => cannot(say)(error),
+            })?;
         setns(clocks, CloneFlags::from_bits_retain(CLONE_NEWTIME)).map_err(cannot(say))?;
     }
     Ok(roots)
