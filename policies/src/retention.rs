@@ -32,6 +32,8 @@ pub enum Verdict {
     KeepPinned,
     /// It stays: this one among the newest, from 1.
     KeepLast(u64),
+    /// It stays: damaged, but no older than the last ones, for whoever wants to look into that.
+    KeepDamaged,
     /// It stays: a running workload would be brought back from it.
     KeepNeeded,
     /// It goes.
@@ -52,6 +54,7 @@ impl fmt::Display for Verdict {
             Self::KeepNoRule => f.write_str("no rule says what to forget"),
             Self::KeepPinned => f.write_str("pinned"),
             Self::KeepLast(place) => write!(f, "last snapshots, number {place}"),
+            Self::KeepDamaged => f.write_str("damaged, among the last snapshots"),
             Self::KeepNeeded => {
                 f.write_str("the newest that a running workload can be restored from")
             }
@@ -63,18 +66,21 @@ impl fmt::Display for Verdict {
 /// Judges snapshots, given newest first; the verdicts are in the same order.
 ///
 /// What is damaged takes no place among the last ones, or a row of bad snapshots would push out
-/// the good ones.
+/// the good ones; it stays as long as others of its age do, unless there are more such than good ones
+/// are asked for.
 #[must_use]
 pub fn judge(newest_first: &[Candidate], rules: Rules) -> Vec<(u64, Verdict)> {
     let restorable = |one: &&Candidate| one.restorable && one.current;
     let needed = newest_first.iter().find(restorable).filter(|_| rules.in_use).map(|one| one.seq);
-    let mut place = 0;
+    let (mut place, mut damaged) = (0, 0);
     let mut verdict = |one: &Candidate| {
         let Some(last) = rules.keep_last else { return Verdict::KeepNoRule };
         place += u64::from(one.restorable);
+        damaged += u64::from(!one.restorable);
         match one {
             one if one.restorable && place <= last => Verdict::KeepLast(place),
             one if one.pinned => Verdict::KeepPinned,
+            one if !one.restorable && place < last && damaged <= last => Verdict::KeepDamaged,
             one if Some(one.seq) == needed => Verdict::KeepNeeded,
             _ => Verdict::Forget,
         }
@@ -118,7 +124,9 @@ mod tests {
     #[test]
     fn damaged_ones_do_not_push_out_good_ones() {
         let bad = |seq| Candidate { restorable: false, ..one(seq) };
-        assert_eq!(kept(&[bad(6), bad(5), one(4), one(3), one(2)], 2, true), [4, 3]);
+        assert_eq!(kept(&[bad(6), bad(5), one(4), one(3), one(2)], 2, true), [6, 5, 4, 3]);
+        assert_eq!(kept(&[bad(7), bad(6), bad(5), one(4), one(3)], 2, true), [7, 6, 4, 3]);
+        assert_eq!(kept(&[one(5), bad(4), one(3), bad(2)], 2, true), [5, 4, 3]);
     }
 
     proptest! {
