@@ -3,122 +3,16 @@
 //! Where rustc and clippy hold a rule (lints of the workspace), it is not repeated here. Offenders
 //! are all named at once: `FILE:LINE: what is wrong`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod dependencies;
+mod source;
 
-/// The crates whose sources are product, not test.
-const CRATES: &[&str] = &["engine", "store", "policies", "supervisor", "cli"];
+use std::collections::BTreeSet;
+use std::fs;
+
+use self::source::{CRATES, Source, product, root, sources};
 
 /// Modules of `engine/src/object/` that are no kinds.
 const NOT_KINDS: &[&str] = &["bench", "context", "evidence"];
-
-/// A source file.
-struct Source {
-    /// Relative to the workspace.
-    path: String,
-    lines: Vec<String>,
-    /// For each line, whether it is product: not part of an item that is `#[cfg(test)]`.
-    product: Vec<bool>,
-}
-
-impl Source {
-    fn read(root: &Path, path: &Path) -> Self {
-        let text = fs::read_to_string(path).unwrap();
-        let lines: Vec<String> = text.lines().map(String::from).collect();
-        let path = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
-        let product = without_test_items(&lines);
-        Self { path, lines, product }
-    }
-
-    fn stem(&self) -> &str {
-        Path::new(&self.path).file_stem().and_then(|stem| stem.to_str()).unwrap()
-    }
-
-    /// Whether all of it is compiled for tests only: a module beside what it tests.
-    fn is_test(&self) -> bool {
-        self.stem() == "tests"
-            || self.path.contains("/tests/")
-            || self.stem() == "bench"
-            || self.stem() == "here"
-    }
-
-    /// Lines of product code without comments and strings, with their numbers.
-    fn code(&self) -> impl Iterator<Item = (usize, String)> {
-        let numbered = self.lines.iter().enumerate().filter(|(at, _)| self.product[*at]);
-        numbered.map(|(at, line)| (at + 1, without_words(line)))
-    }
-
-    /// The numbers of code lines where `pattern` stands.
-    fn offences(&self, pattern: &str, wrong: &str) -> Vec<String> {
-        let found = self.code().filter(|(_, line)| line.contains(pattern));
-        found.map(|(at, _)| format!("{}:{at}: {wrong}", self.path)).collect()
-    }
-}
-
-/// An item ends with the line that is indented like its attribute and is a closing brace, or with a
-/// semicolon on its first line.
-fn without_test_items(lines: &[String]) -> Vec<bool> {
-    let mut product = vec![true; lines.len()];
-    for at in 0..lines.len() {
-        if lines[at].trim_start() != "#[cfg(test)]" {
-            continue;
-        }
-        let indent = lines[at].len() - lines[at].trim_start().len();
-        let end = |line: &String| *line == format!("{}}}", " ".repeat(indent));
-        let one_line = lines.get(at + 1).is_some_and(|line| line.ends_with(';'));
-        let length = lines[at..].iter().position(end).filter(|_| !one_line).unwrap_or(1);
-        product.iter_mut().skip(at).take(length + 1).for_each(|line| *line = false);
-    }
-    product
-}
-
-/// A line without what is in quotes or after `//`. Strings over several lines are not known here.
-fn without_words(line: &str) -> String {
-    let mut code = String::new();
-    let mut quoted = false;
-    let mut chars = line.chars().peekable();
-    while let Some(one) = chars.next() {
-        match one {
-            '\\' if quoted => drop(chars.next()),
-            '\'' if !quoted && chars.peek() == Some(&'"') => drop(chars.nth(1)),
-            '"' => quoted = !quoted,
-            '/' if !quoted && chars.peek() == Some(&'/') => break,
-            _ if quoted => {}
-            _ => code.push(one),
-        }
-    }
-    code
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
-}
-
-fn sources(krate: &str) -> Vec<Source> {
-    let root = root();
-    let mut files = Vec::new();
-    gather(&root.join(krate).join("src"), &mut files);
-    assert!(!files.is_empty(), "{krate} has no sources: has it moved?");
-    files.iter().map(|path| Source::read(&root, path)).collect()
-}
-
-fn product() -> Vec<Source> {
-    CRATES.iter().flat_map(|krate| sources(krate)).filter(|source| !source.is_test()).collect()
-}
-
-fn gather(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            gather(&path, files);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            files.push(path);
-        }
-    }
-    files.sort();
-}
 
 #[track_caller]
 fn none(rule: &str, offenders: &[String]) {
@@ -342,88 +236,4 @@ fn kinds_with_subjects() -> BTreeSet<String> {
         kinds.extend(lists.flat_map(|list| list.split(", ")).map(String::from));
     }
     kinds
-}
-
-/// Dependencies point one way; engine and store do not know each other, policies know nobody.
-#[test]
-fn dependencies_go_one_way() {
-    let allowed = BTreeMap::from([
-        ("engine", vec![]),
-        ("store", vec![]),
-        ("policies", vec![]),
-        ("supervisor", vec!["engine", "store", "policies"]),
-        ("cli", vec!["supervisor", "engine", "store", "policies"]),
-    ]);
-    let mut offenders = Vec::new();
-    for (krate, allowed) in allowed {
-        let manifest = fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap();
-        for other in CRATES.iter().filter(|other| **other != krate && !allowed.contains(other)) {
-            if manifest.lines().any(|line| {
-                line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} "))
-            }) {
-                offenders.push(format!("{krate} depends on {other}"));
-            }
-        }
-    }
-    none("cli, supervisor, then engine, store and policies", &offenders);
-}
-
-/// What cargo-deny would say of licences and sources, by the lists of deny.toml.
-#[test]
-fn dependencies_are_free_and_from_the_registry() {
-    let deny = fs::read_to_string(root().join("deny.toml")).unwrap();
-    let list = deny.lines().find_map(|line| line.strip_prefix("allow = [")).unwrap();
-    let allowed: BTreeSet<&str> =
-        list.trim_end_matches(']').split(',').map(|one| one.trim().trim_matches('"')).collect();
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version=1",
-            "--locked",
-            "--offline",
-            "--filter-platform=x86_64-unknown-linux-gnu",
-        ])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let mut offenders = Vec::new();
-    for package in metadata["packages"].as_array().unwrap() {
-        let name = package["name"].as_str().unwrap();
-        let license = package["license"].as_str().unwrap_or("none");
-        if !permitted(license, &allowed) {
-            offenders.push(format!("{name}: {license}"));
-        }
-        if package["source"].as_str().is_some_and(|source| !source.starts_with("registry+")) {
-            offenders.push(format!("{name}: from {}", package["source"]));
-        }
-    }
-    none("dependencies' licences and sources are those of deny.toml", &offenders);
-}
-
-/// Whether an SPDX expression holds with the licences allowed; `A/B` is the old way to write OR.
-fn permitted(expression: &str, allowed: &BTreeSet<&str>) -> bool {
-    let expression = expression.replace('/', " OR ").replace(['(', ')'], "");
-    // Precedent only for `(A OR B) AND C` and `A AND B`: each part has an allowed alternative.
-    expression
-        .split(" AND ")
-        .all(|part| part.split(" OR ").any(|license| allowed.contains(license.trim())))
-}
-
-#[test]
-fn licence_expressions_are_understood() {
-    let allowed = BTreeSet::from(["MIT", "Zlib"]);
-    for good in ["MIT", "GPL-3.0 OR MIT", "Unlicense/MIT", "(MIT OR X) AND Zlib"] {
-        assert!(permitted(good, &allowed), "{good}");
-    }
-    for bad in ["none", "GPL-3.0", "MIT AND GPL-3.0", "GPL-3.0 OR LGPL-3.0"] {
-        assert!(!permitted(bad, &allowed), "{bad}");
-    }
-}
-
-#[test]
-fn words_and_comments_are_not_code() {
-    assert_eq!(without_words(r#"let a = "unsafe { }"; // .unwrap()"#), "let a = ; ");
-    assert_eq!(without_words(r#"a('"', b) "\" x" c"#), "a(, b)  c");
 }
