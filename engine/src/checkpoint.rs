@@ -16,22 +16,24 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::libc;
 
+use crate::account;
 use crate::attribute::of_zombie;
-use crate::collect::{Collector, OfProcess, attributes};
+use crate::collect::{Collector, News, OfProcess, attributes};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::image::ImageSink;
 use crate::inventory::{
-    Fs, FsId, Inventory, Life, Machine, Pid, Process, SpaceId, TableId, Thread, Tid,
+    Fs, FsId, Inventory, Life, Machine, Note, Pid, Process, SpaceId, TableId, Thread, Tid,
 };
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
-use crate::remote::{Arg, Batch, Caller};
 use crate::session::{Drain, Options, Tracer};
 use crate::tracee::{Member, Tree};
+
+/// `include/uapi/linux/wait.h` has no name for it: `WCOREDUMP` of wait(2).
+const WCOREFLAG: i32 = 0x80;
 
 /// A tree that stands still, and since when.
 #[derive(Debug)]
@@ -48,23 +50,17 @@ impl Standing {
         roots: &mut dyn FnMut() -> Result<Vec<Pid>>,
         deadline: Duration,
     ) -> Result<Self> {
+        account::may_checkpoint()?;
         let machine = surroundings::machine()?; // Slow to read, and the same at any time.
         let since = surroundings::clocks()?.monotonic;
         let tree = Tree::freeze_all(roots, deadline)?;
         Ok(Self { tree: Some(tree), machine, since, copy: Copy::default() })
     }
 
-    /// A tree that was just restored from `inventory`, and is held.
-    pub(crate) fn restored(inventory: &Inventory) -> Result<Self> {
-        let member = |process: &Process| Member {
-            parent: process.parent,
-            threads: process.threads.clone(),
-            life: process.life,
-        };
-        let members = inventory.processes.iter().map(|(pid, process)| (*pid, member(process)));
-        let tree = Some(Tree::held(members.collect()));
+    /// A tree that was just restored, and is held.
+    pub(crate) fn restored(tree: Tree) -> Result<Self> {
         let (machine, since) = (surroundings::machine()?, surroundings::clocks()?.monotonic);
-        Ok(Self { tree, machine, since, copy: Copy::default() })
+        Ok(Self { tree: Some(tree), machine, since, copy: Copy::default() })
     }
 
     fn tree(&mut self) -> Result<&mut Tree> {
@@ -83,10 +79,13 @@ impl Tracer for Standing {
             Work { inventory: &mut inventory, collector, copy: &mut self.copy, obstacles };
         let Some(tree) = self.tree.as_mut() else { return Ok(inventory) };
         let mut inside = BTreeMap::new();
-        for (pid, member) in members.iter().filter(|(_, member)| lives(member)) {
-            inside.insert(*pid, attributes(tree, *pid, &member.threads, work.obstacles)?);
+        let mut news = Vec::new();
+        for (pid, member) in members.iter().filter(|(_, member)| member.life.is_living()) {
+            let mut answers = attributes(tree, *pid, &member.threads, work.obstacles)?;
+            news.append(&mut answers.news);
+            inside.insert(*pid, answers);
         }
-        unreported(tree, &mut members)?;
+        told(&mut members, news);
         for (pid, member) in &members {
             let answers = inside.remove(pid).unwrap_or_default();
             work.process(tree, *pid, member, answers)?;
@@ -96,8 +95,14 @@ impl Tracer for Standing {
         } else {
             system_v::used(&members, work.obstacles);
         }
+        if work.obstacles.is_empty() {
+            work.collector.ask(tree)?;
+        }
         work.objects(options)?;
         surroundings::outside(&mut inventory);
+        if obstacles.is_empty() {
+            obstacles.extend(surroundings::not_to_be_brought_back(&inventory)?);
+        }
         Ok(inventory)
     }
 
@@ -116,30 +121,21 @@ impl Tracer for Standing {
     fn kill(&mut self) -> Result<()> {
         self.tree.take().map_or(Ok(()), Tree::kill)
     }
+
+    fn dead(&self) -> Option<Pid> {
+        self.tree.as_ref()?.dead()
+    }
 }
 
-/// Which stopped ones wait(2) has yet to report to their parents: asks these.
-fn unreported(tree: &mut Tree, members: &mut BTreeMap<Pid, Member>) -> Result<()> {
-    let stopped = |(pid, member): (&Pid, &Member)| match (member.life, member.parent) {
-        (Life::Stopped { .. }, Some(parent)) => Some((*pid, parent)),
-        _ => None,
-    };
-    let mut stopped: Vec<_> = members.iter().filter_map(stopped).collect();
-    stopped.retain(|(_, parent)| members.get(parent).is_some_and(lives));
-    for (pid, parent) in stopped {
-        let mut batch = Batch::default();
-        let how = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-        let args = [libc::P_PID.into(), pid.0.into(), Arg::Out(128), how.into(), 0.into()];
-        batch.call("waitid", libc::SYS_waitid, args);
-        let mut loan = tree.borrow(Tid(parent.0))?;
-        let replies = loan.perform(&batch)?;
-        loan.finish()?;
-        let told = replies.first().is_some_and(|reply| reply.out.iter().any(|byte| *byte != 0));
-        if let Some(Life::Stopped { unreported, .. }) = members.get_mut(&pid).map(|m| &mut m.life) {
-            *unreported = told;
+/// What parents have yet to hear of their children.
+fn told(members: &mut BTreeMap<Pid, Member>, news: Vec<(Pid, News)>) {
+    for (pid, news) in news {
+        match (members.get_mut(&pid).map(|member| &mut member.life), news) {
+            (Some(Life::Stopped { unreported, .. }), News::Stopped) => *unreported = true,
+            (Some(life @ Life::Running), News::Continued) => *life = Life::Continued,
+            _ => {}
         }
     }
-    Ok(())
 }
 
 impl Drain for Copy {
@@ -150,10 +146,6 @@ impl Drain for Copy {
     fn hold(&mut self, rooms: Vec<Vec<u8>>) -> Result<bool> {
         self.fits(rooms)
     }
-}
-
-fn lives(member: &Member) -> bool {
-    !matches!(member.life, Life::Zombie { .. })
 }
 
 /// An inventory in the making.
@@ -187,7 +179,7 @@ impl Work<'_> {
             fs: FsId(0),
             threads: Vec::new(),
         };
-        if lives(member) {
+        if member.life.is_living() {
             namespaces::check(pid, self.obstacles)?;
             self.inventory.attributes.extend(answers.states);
             self.inventory.notes.extend(answers.notes);
@@ -201,13 +193,26 @@ impl Work<'_> {
         } else {
             let status = procfs::text(format!("/proc/{pid}/status"));
             let status = status.map_err(kernel_io("read"))?;
-            self.inventory.attributes.extend([of_zombie(pid, &status)?]);
+            self.inventory.attributes.extend(of_zombie(pid, &status)?);
+            process.life = self.without_core(pid, member.life);
             // Of its only thread nothing is left but what it blocked.
             let blocked = Fields::parse(&status).take_number("SigBlk", 16).unwrap_or(0);
             self.inventory.threads.insert(Tid(pid.0), Thread { blocked, ..Thread::default() });
         }
         self.inventory.processes.insert(pid, process);
         Ok(())
+    }
+
+    /// Only a core file would make a restored one's status say again that there is one.
+    fn without_core(&mut self, pid: Pid, life: Life) -> Life {
+        match life {
+            Life::Zombie { status } if status & WCOREFLAG != 0 => {
+                let text = "it has left a core file: a restored one will not say so".to_owned();
+                self.inventory.notes.push(Note { pid: Some(pid), text });
+                Life::Zombie { status: status & !WCOREFLAG }
+            }
+            life => life,
+        }
     }
 
     fn filesystem(&mut self, pid: Pid) -> Result<FsId> {

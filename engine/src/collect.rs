@@ -17,19 +17,23 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
-pub(crate) use self::attributes::{OfProcess, attributes};
+use nix::libc::{F_GETFD, FD_CLOEXEC, SYS_fcntl};
+
+pub(crate) use self::attributes::{News, OfProcess, attributes};
 use self::ranked::Ranked;
 use self::registry::{Found, Registry};
 use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
 use crate::external::External;
 use crate::image::Bulk;
 use crate::inventory::{
-    Descriptor, FsId, ObjectId, ObjectRecord, OpenFileId, Pid, SpaceId, TableId,
+    Descriptor, FsId, ObjectId, ObjectRecord, OpenFileId, Pid, SpaceId, TableId, Tid,
 };
+use crate::object::is_slave;
 use crate::open_file::OpenFile;
 use crate::procfs::Fields;
-use crate::remote::RemoteFd;
+use crate::remote::{Batch, Caller, RemoteFd};
 use crate::sys::{kcmp, pidfd};
+use crate::tracee::Tree;
 
 /// `O_CLOEXEC` as fdinfo shows it (`include/uapi/asm-generic/fcntl.h`).
 const CLOEXEC: u64 = 0o2_000_000;
@@ -51,6 +55,8 @@ pub(crate) struct Collector {
     spaces: Ranked<(Pid, u32)>,
     filesystems: Ranked<(Pid, u32)>,
     descriptors: BTreeMap<(TableId, RemoteFd), Descriptor>,
+    /// Those that only their process can tell whether they are closed on exec.
+    doubtful: BTreeMap<Pid, Vec<(TableId, RemoteFd)>>,
     /// What we opened ourselves, told apart by what it is and how it is open.
     opened: BTreeMap<(u64, u64, u64, String), OpenFileId>,
 }
@@ -64,6 +70,7 @@ impl Collector {
             spaces: Ranked::default(),
             filesystems: Ranked::default(),
             descriptors: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
             opened: BTreeMap::new(),
         })
     }
@@ -107,7 +114,30 @@ impl Collector {
                 self.registry.add(inode, Found { fd, holder: pid, name, info })?
             };
             let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
-            self.descriptors.insert((table, RemoteFd(number)), Descriptor { open_file, cloexec });
+            let descriptor = (table, RemoteFd(number));
+            if cloexec && is_slave(meta.rdev()) {
+                self.doubtful.entry(pid).or_default().push(descriptor);
+            }
+            self.descriptors.insert(descriptor, Descriptor { open_file, cloexec });
+        }
+        Ok(())
+    }
+
+    /// Asks processes what fdinfo does not tell of slaves of pseudo-terminals: one that was opened by
+    /// `TIOCGPTPEER` with `O_CLOEXEC` shows that flag for all descriptors that refer to it.
+    pub(crate) fn ask(&mut self, tree: &mut Tree) -> Result<()> {
+        for (pid, descriptors) in std::mem::take(&mut self.doubtful) {
+            let mut batch = Batch::default();
+            for (_, number) in &descriptors {
+                batch.call("fcntl", SYS_fcntl, [(*number).into(), F_GETFD.into()]);
+            }
+            let mut loan = tree.borrow(Tid(pid.0))?;
+            let replies = loan.perform(&batch)?;
+            loan.finish()?;
+            for (at, reply) in descriptors.iter().zip(replies) {
+                let cloexec = reply.value()? & i64::from(FD_CLOEXEC) != 0;
+                self.descriptors.entry(*at).and_modify(|one| one.cloexec = cloexec);
+            }
         }
         Ok(())
     }

@@ -37,6 +37,7 @@ pub const RESTORE: &[&str] = &[
     "restore:session",
     "restore:group",
     "restore:bury",
+    "restore:continue",
     "restore:end",
     "restore:build",
     "restore:map",
@@ -49,6 +50,7 @@ pub const RESTORE: &[&str] = &[
     "restore:gate-shut",
     "restore:gate-open",
     "restore:let-go",
+    "restore:unmapping",
 ];
 
 static ARMED: AtomicBool = AtomicBool::new(false);

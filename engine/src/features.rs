@@ -110,7 +110,7 @@ fn own_pid() -> i32 {
 }
 
 /// `CapEff` of `/proc/self/status`, by the numbers of `include/uapi/linux/capability.h`.
-fn has_capability(number: u32) -> bool {
+pub(crate) fn has_capability(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let set = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
@@ -128,7 +128,8 @@ fn can_steal() -> Option<()> {
     pidfd::take(us.as_fd(), us.as_raw_fd()).ok().map(drop)
 }
 
-fn can_open_map_files() -> bool {
+/// Whether what a process has mapped can be opened: tried on ourselves.
+pub(crate) fn can_open_map_files() -> bool {
     let Ok(mut entries) = std::fs::read_dir("/proc/self/map_files") else { return false };
     entries.any(|entry| entry.is_ok_and(|entry| File::open(entry.path()).is_ok()))
 }

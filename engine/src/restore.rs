@@ -2,8 +2,10 @@
 mod blanks;
 mod clocks;
 mod death;
+mod hold;
 mod hole;
 mod memory;
+mod notes;
 mod numbers;
 mod objects;
 mod planting;
@@ -20,15 +22,14 @@ use self::blanks::{Blanks, SpecialPlaces, done};
 use self::planting::Transport;
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::external::External;
-use crate::host;
 use crate::image::ImageSource;
 use crate::inventory::{Inventory, OpenFileId, Pid, SpaceId, Tid};
 use crate::memory::fill::Ranges;
-use crate::plan::{Birth, Step, plan};
+use crate::plan::{Birth, Host, Step, plan};
 use crate::procfs;
 use crate::remote::{Arg, Batch, Caller};
 use crate::sys::area::Area;
-use crate::sys::hold;
+use crate::{account, attribute, host};
 
 /// Whose child a restored root becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,6 @@ pub struct Options {
     pub close_tcp: bool,
     /// What the supervisor holds outside the tree.
     pub externals: Vec<External>,
-    /// `--shell-job`: takes the place of a terminal that was held outside.
-    pub terminal: Option<OwnedFd>,
 }
 
 /// What was brought back.
@@ -82,7 +81,8 @@ pub fn restore_verified(image: &dyn ImageSource, options: &Options) -> Result<Re
 
 fn perform(image: &dyn ImageSource, options: &Options, verify: bool) -> Result<Restored> {
     let inventory = image.inventory()?;
-    let steps = prepare(&inventory, options)?;
+    let (steps, host) = planned(&inventory, options)?;
+    let notes = notes::of(&inventory, options, &host)?;
     numbers::reserve(&inventory);
     let mut restorer = Restorer::new(&inventory, image, options, &steps)?;
     restorer.verify = verify;
@@ -99,15 +99,22 @@ fn perform(image: &dyn ImageSource, options: &Options, verify: bool) -> Result<R
         }
     }
     let roots = inventory.processes.iter().filter(|(_, process)| process.parent.is_none());
-    Ok(Restored { roots: roots.map(|(pid, _)| *pid).collect(), notes: restorer.notes })
+    Ok(Restored { roots: roots.map(|(pid, _)| *pid).collect(), notes })
 }
 
 /// What would be done, or everything that is in the way. Starts nothing.
 pub fn prepare(inventory: &Inventory, options: &Options) -> Result<Vec<Step>> {
+    planned(inventory, options).map(|(steps, _)| steps)
+}
+
+fn planned(inventory: &Inventory, options: &Options) -> Result<(Vec<Step>, Host)> {
     let mut obstacles = host::lacks(inventory);
+    obstacles.extend(account::may_restore());
     obstacles.extend(objects::check(inventory, options)?);
-    match plan(inventory, &host::look(inventory)?) {
-        Ok(steps) if obstacles.is_empty() => return Ok(steps),
+    obstacles.extend(attribute::lacking(&inventory.attributes)?.obstacles);
+    let host = host::look(inventory)?;
+    match plan(inventory, &host) {
+        Ok(steps) if obstacles.is_empty() => return Ok((steps, host)),
         Ok(_) => {}
         Err(Error::Refused(more)) => obstacles.extend(more),
         Err(error) => return Err(error),
@@ -139,7 +146,6 @@ struct Restorer<'a> {
     halted: BTreeSet<Tid>,
     /// Look whether all is as it was, at the end.
     verify: bool,
-    notes: Vec<String>,
 }
 
 impl<'a> Restorer<'a> {
@@ -172,7 +178,6 @@ impl<'a> Restorer<'a> {
             xfeatures: crate::arch::frame::xfeatures(),
             halted: BTreeSet::new(),
             verify: false,
-            notes: Vec::new(),
         })
     }
 
@@ -185,6 +190,7 @@ impl<'a> Restorer<'a> {
                 self.call(*pid, "setpgid", libc::SYS_setpgid, args)
             }
             Step::Bury { pid } => self.bury(*pid),
+            Step::Continue { pid } => self.continue_once(*pid),
             Step::End { pid, status } => self.end(*pid, *status),
             Step::Build { object, open_files, .. } => self.build(*object, open_files),
             Step::Map { space, pid, .. } => self.map(*space, *pid),

@@ -164,7 +164,7 @@ impl Tree {
             match self.keep_deadlines_of(pid) {
                 // Without a place for stubs the kernel's own rules apply.
                 Err(Error::Refused(_)) | Ok(()) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.dead().map_or(error, Error::Died)),
             }
         }
         Ok(())
@@ -246,6 +246,18 @@ impl Tree {
         Loan::begin(self, pid, tid)
     }
 
+    /// Somebody who was killed since: all others are in a stop, and would answer.
+    pub(crate) fn dead(&self) -> Option<Pid> {
+        let dead = |tid: &Tid| ptrace::event_message(tid.0) == Err(Errno::ESRCH);
+        self.tasks.iter().find_map(|(tid, task)| dead(tid).then_some(task.pid))
+    }
+
+    /// Has a thread unmap what is not its program's.
+    pub(crate) fn unmap(&mut self, tid: Tid, area: u64, bytes: u64) -> Result<()> {
+        let pid = self.process_of(tid)?;
+        Loan::unmap(self, (pid, tid), area, bytes)
+    }
+
     /// Lets everybody go on, as if nothing had happened.
     pub fn thaw(mut self) -> Result<()> {
         self.release()
@@ -322,17 +334,7 @@ impl Tree {
     }
 
     fn rseq(&self, pid: Pid, tid: Tid) -> Result<Option<Rseq>> {
-        match ptrace::rseq(tid.0) {
-            // EIO: the kernel has no rseq(2).
-            Err(Errno::EIO | Errno::EINVAL) => Ok(None),
-            Err(errno) => Err(self.death(pid, "ptrace(PTRACE_GET_RSEQ_CONFIGURATION)")(errno)),
-            Ok(found) if found.address == 0 => Ok(None),
-            Ok(found) => Ok(Some(Rseq {
-                address: found.address,
-                size: found.size,
-                signature: found.signature,
-            })),
-        }
+        ptrace::rseq(tid.0).map_err(self.death(pid, "ptrace(PTRACE_GET_RSEQ_CONFIGURATION)"))
     }
 
     /// The raw registers, out of any restartable sequence: the kernel would abort it as soon as the

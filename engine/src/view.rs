@@ -113,7 +113,7 @@ fn lives(life: Life) -> bool {
 
 fn state(life: Life) -> &'static str {
     match life {
-        Life::Running => "running",
+        Life::Running | Life::Continued => "running",
         Life::Stopped { .. } => "stopped",
         Life::Zombie { .. } => "zombie",
     }

@@ -3,11 +3,12 @@
 //! One after the other: orphans are reaped without asking whose they are.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use engine::error::Error;
 use engine::image::{Contents, ImageSink, ImageSource, decode, encode};
 use engine::inventory::{Inventory, Pid};
 use engine::restore::{Options as How, Parentage, restore, restore_verified};
@@ -132,7 +133,6 @@ fn bring(image: &Image) -> Vec<Pid> {
         files_put_back: false,
         close_tcp: false,
         externals: Vec::new(),
-        terminal: None,
     };
     restore(image, &how).unwrap().roots
 }
@@ -156,6 +156,69 @@ fn compare(mut then: Inventory, mut now: Inventory) {
 }
 
 /// That nobody is let go who is not what was saved: the oracle sees what was changed in the image.
+/// No call is made in it: the death of whoever had made one would be its own.
+#[test]
+fn who_has_given_up_system_calls_is_refused_and_left_alone() {
+    const STRICT: &str = "import ctypes, os\n\
+                          prctl = ctypes.CDLL(None).prctl\n\
+                          os.write(1, b'ready')\n\
+                          prctl(22, 1)\n\
+                          os.write(1, os.read(0, 1))\n\
+                          os.read(0, 1)";
+    let mut program = Command::new("python3")
+        .args(["-c", STRICT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, mut output) = (program.stdin.take().unwrap(), program.stdout.take().unwrap());
+    output.read_exact(&mut [0; 5]).unwrap();
+    let pid = Pid(program.id().cast_signed());
+    while !std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap().starts_with("0 0x0 ") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let inventoried = look(pid);
+    let codes: Vec<_> = inventoried.obstacles().iter().map(|one| one.cause.code).collect();
+    assert!(codes.contains(&"seccomp:confined"), "{codes:?}");
+    drop(inventoried);
+    input.write_all(b"!").unwrap();
+    let mut answer = [0];
+    output.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"!");
+    program.kill().unwrap();
+    program.wait().unwrap();
+}
+
+/// Whatever was being asked of it then: reading its files fails in one way, tracing it in another.
+#[test]
+fn who_dies_while_it_is_held_is_named() {
+    let _turn = turn();
+    for after_inventory in [false, true] {
+        let mut program = alone(&["sleep", "1000"]);
+        settle(program.id());
+        let pid = Pid(program.id().cast_signed());
+        let frozen = Frozen::freeze(&[pid], SOON).unwrap();
+        let mut end = || {
+            program.kill().unwrap();
+            let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            while !stat().contains(") Z ") {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let died = if after_inventory {
+            let inventoried = frozen.inventory(&Options::default()).unwrap();
+            end();
+            let captured = inventoried.capture();
+            captured.and_then(|captured| captured.write(&mut Image::default())).err()
+        } else {
+            end();
+            frozen.inventory(&Options::default()).err()
+        };
+        assert!(matches!(died, Some(Error::Died(dead)) if dead == pid), "{died:?}");
+        drop(program.wait());
+    }
+}
+
 #[test]
 fn what_came_back_otherwise_is_named() {
     let _turn = turn();
@@ -167,7 +230,6 @@ fn what_came_back_otherwise_is_named() {
         files_put_back: false,
         close_tcp: false,
         externals: Vec::new(),
-        terminal: None,
     };
     let pid = restore_verified(&image, &how()).unwrap().roots[0];
     end(pid);

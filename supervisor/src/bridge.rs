@@ -75,7 +75,6 @@ pub fn restore(
         files_put_back: !bring.keep_files,
         close_tcp: bring.close_tcp,
         externals,
-        terminal: None,
     };
     let held = bring.held.iter().map(|path| PathBuf::from(OsStr::from_bytes(path)));
     let how = RollBack {

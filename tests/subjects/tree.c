@@ -1,6 +1,7 @@
 // cc: gcc -O1 -g -Wall
-// A tree with a zombie of known status, stopped children (of one nobody was told), a session and a group of their own, an orphan
-// under a subreaper, and copy-on-write memory shared by parent and child.
+// A tree with a zombie of known status, stopped children (of one nobody was told), one that goes on after a stop (which nobody
+// was told either), a session and a group of their own, an orphan
+// under a subreaper, copy-on-write memory shared by parent and child, and what of it goes into core files.
 #include "subject.h"
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -10,7 +11,12 @@ static void sleep_for_ever(void) {
     for (;;) pause();
 }
 
+static const char *core_filter = "/proc/self/coredump_filter";
+
 int main(void) {
+    char filter[20] = "";
+    int file = open(core_filter, O_WRONLY);
+    MUST(file >= 0 && write(file, "0x17", 4) == 4 && close(file) == 0);
     MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     char *shared = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     char *private = malloc(1 << 20);
@@ -31,6 +37,10 @@ int main(void) {
         _exit(55);
     }
     MUST(waitid(P_PID, untold, &news, WSTOPPED | WNOWAIT) == 0);
+    int goes_on = fork();
+    if (goes_on == 0) sleep_for_ever();
+    MUST(kill(goes_on, SIGSTOP) == 0 && waitpid(goes_on, &status, WUNTRACED) == goes_on && WIFSTOPPED(status));
+    MUST(kill(goes_on, SIGCONT) == 0 && waitid(P_PID, goes_on, &news, WCONTINUED | WNOWAIT) == 0);
     int leader = fork();
     if (leader == 0) {
         signal(SIGTERM, SIG_DFL);
@@ -66,11 +76,15 @@ int main(void) {
     siginfo_t info;
     MUST(waitid(P_PID, zombie, &info, WEXITED | WNOWAIT) == 0);
     until_told();
+    MUST((file = open(core_filter, O_RDONLY)) >= 0 && read(file, filter, 9) == 9 && !strcmp(filter, "00000017\n") && close(file) == 0);
     MUST(getsid(leader) == leader && getpgid(leader) == leader && getpriority(PRIO_PROCESS, leader) == 5);
     MUST(shared[77] == 's' && private[1 << 19] == 'p');
     MUST(waitpid(zombie, &status, 0) == zombie && WEXITSTATUS(status) == 33);
     MUST(waitid(P_PID, stopped, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0);
     MUST(waitpid(untold, &status, WUNTRACED | WNOHANG) == untold && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    MUST(waitpid(goes_on, &status, WCONTINUED | WNOHANG) == goes_on && WIFCONTINUED(status));
+    MUST(waitpid(goes_on, &status, WCONTINUED | WUNTRACED | WNOHANG) == 0);
+    MUST(kill(goes_on, SIGKILL) == 0 && waitpid(goes_on, &status, 0) == goes_on);
     MUST(kill(untold, SIGCONT) == 0 && waitpid(untold, &status, 0) == untold && status == 55 << 8);
     MUST(kill(stopped, SIGCONT) == 0 && waitpid(stopped, &status, 0) == stopped && status == 44 << 8);
     MUST(kill(orphan, SIGTERM) == 0 && waitpid(orphan, &status, 0) == orphan && status == SIGTERM);

@@ -132,6 +132,16 @@ trial!(an_ordinary_user_is_told_what_is_missing, 30, |lab| {
     let lacking = features.iter().find(|one| one["name"] == "cap-sys-admin").unwrap();
     assert_eq!(lacking["available"], false);
     assert!(lacking["remedy"].as_str().unwrap().contains("root"));
+    let own = ["--reuid=nobody", "--regid=nogroup", "--clear-groups", "sleep", "1000"];
+    let mut own = Command::new("setpriv").args(own).spawn().unwrap();
+    let pid = own.id().to_string();
+    let refused = snapd.call(&["dump", "--images", "images", "--pid", &pid]).exits(FAILED);
+    refused.says(&["CAP_CHECKPOINT_RESTORE", "account:map-files", "root"]);
+    let looked = snapd.call(&["doctor", &pid]).exits(FAILED).stdout;
+    assert!(looked.contains("account:map-files"), "{looked}");
+    assert!(own.try_wait().unwrap().is_none(), "it was no worse for it");
+    own.kill().unwrap();
+    own.wait().unwrap();
 });
 
 trial!(readers_that_go_away, 30, |lab| {

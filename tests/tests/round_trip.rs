@@ -13,6 +13,7 @@ fn three_times(lab: &Lab, file: &str, args: &[&str]) {
 }
 
 trial!(threads, 60, |lab| three_times(lab, "threads.c", &[]));
+trial!(amx, 60, |lab| three_times(lab, "amx.c", &[]));
 trial!(timeouts, 60, |lab| three_times(lab, "timeouts.c", &["0"]));
 trial!(pending, 60, |lab| three_times(lab, "pending.c", &[]));
 trial!(memory, 60, |lab| three_times(lab, "memory.c", &["64"]));

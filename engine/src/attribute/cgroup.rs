@@ -5,10 +5,10 @@
 //! systemd's units are systemd's to make: without them the process stays in ours, which is said.
 //! Kernel: cgroups(7), `kernel/cgroup/cgroup.c`; mounts by `/proc/self/mountinfo`.
 //! Deliberately absent: threads of one process in different groups.
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use super::{Attribute, Owner, Scope, Seen};
+use super::{Attribute, Lacking, Owner, Scope, Seen};
+use crate::cgroup::{Group, parse, read};
 use crate::error::{Cause, Error, Obstacle, Result, kernel_io};
 use crate::plan::Stage;
 use crate::procfs;
@@ -21,15 +21,6 @@ pub(super) struct State {
     /// Of those hierarchies only in which it is elsewhere than we are.
     #[prost(message, repeated, tag = "1")]
     groups: Vec<Group>,
-}
-
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Group {
-    /// `cpu,cpuacct` or `name=x`; nothing for the unified hierarchy.
-    #[prost(string, tag = "1")]
-    hierarchy: String,
-    #[prost(string, tag = "2")]
-    path: String,
 }
 
 const UNREACHABLE: Cause = Cause {
@@ -75,27 +66,37 @@ impl Attribute for ControlGroups {
         Ok(State { groups })
     }
 
-    fn restore_outside(state: &State, owner: Owner) -> Result<()> {
-        if state.groups.is_empty() {
-            return Ok(());
+    fn lacks(state: &State, owner: Owner, found: &mut Lacking) -> Result<()> {
+        for (group, way) in ways(state, &read("/proc/self/cgroup")?)? {
+            let object = format!("the control group {}:{}", group.hierarchy, group.path);
+            match way {
+                Way::None => {
+                    found.obstacles.push(Obstacle { pid: Some(owner.pid()), object, cause: GONE });
+                }
+                Way::Ours => {
+                    found.notes.push(format!("{object} of {owner} is gone: it is in ours"))
+                }
+                Way::There(_) | Way::Made(_) => {}
+            }
         }
-        let now = parse(&owner.read(FILE)?.unwrap_or_default())?;
-        let mounts = read("/proc/self/mountinfo")?;
-        for group in state.groups.iter().filter(|group| !now.contains(group)) {
-            let (hierarchy, path) = (&group.hierarchy, &group.path);
-            let folder = group.folder(&mounts).filter(|at| at.exists() || !group.is_unit());
-            let Some(folder) = folder else {
-                tracing::warn!(%owner, hierarchy, path, "its control group is gone: it is in ours");
-                continue;
-            };
-            if !folder.exists() {
-                if !hierarchy.starts_with("name=") {
-                    let object = format!("the control group {hierarchy}:{path}");
+        Ok(())
+    }
+
+    fn restore_outside(state: &State, owner: Owner) -> Result<()> {
+        for (group, way) in ways(state, &owner.read(FILE)?.unwrap_or_default())? {
+            let folder = match way {
+                Way::There(folder) => folder,
+                Way::Made(folder) => {
+                    std::fs::create_dir_all(&folder).map_err(kernel_io("mkdir"))?;
+                    folder
+                }
+                Way::Ours => continue,
+                Way::None => {
+                    let object = format!("the control group {}:{}", group.hierarchy, group.path);
                     let obstacle = Obstacle { pid: Some(owner.pid()), object, cause: GONE };
                     return Err(Error::Refused(vec![obstacle]));
                 }
-                std::fs::create_dir_all(&folder).map_err(kernel_io("mkdir"))?;
-            }
+            };
             let procs = folder.join("cgroup.procs");
             std::fs::write(procs, owner.pid().to_string()).map_err(kernel_io("write"))?;
         }
@@ -103,11 +104,27 @@ impl Attribute for ControlGroups {
     }
 }
 
-fn read(path: &str) -> Result<String> {
-    match procfs::text(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        text => text.map_err(kernel_io("read")),
+/// How a process comes into a group.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// It is there.
+    There(PathBuf),
+    /// It is gone, and can be made again: it allowed nothing.
+    Made(PathBuf),
+    /// It is gone, and its maker's to make: ours has to do.
+    Ours,
+    /// It is gone.
+    None,
+}
+
+/// Of each group that it is not in `now`.
+fn ways<'a>(state: &'a State, now: &str) -> Result<Vec<(&'a Group, Way)>> {
+    if state.groups.is_empty() {
+        return Ok(Vec::new());
     }
+    let (now, mounts) = (parse(now)?, read("/proc/self/mountinfo")?);
+    let others = state.groups.iter().filter(|group| !now.contains(group));
+    Ok(others.map(|group| (group, Way::to(group, &mounts))).collect())
 }
 
 /// Threads other than the leader are looked at where there are any.
@@ -123,42 +140,23 @@ fn different_threads(owner: Owner, leader: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// Lines like `7:cpu,cpuacct:/a/b`, and `0::/a` for the unified hierarchy.
-fn parse(text: &str) -> Result<Vec<Group>> {
-    let line = |line: &str| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (hierarchy, path) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-        Some(Group { hierarchy, path })
-    };
-    let groups: Option<_> = text.lines().map(line).collect();
-    groups.ok_or_else(|| Error::Record("/proc/PID/cgroup".into(), None))
+impl Way {
+    /// How it is come by, where these are the mounts.
+    fn to(group: &Group, mounts: &str) -> Self {
+        match group.folder(mounts) {
+            Some(folder) if folder.exists() => Self::There(folder),
+            None => Self::Ours,
+            Some(_) if is_unit(group) => Self::Ours,
+            Some(folder) if group.hierarchy.starts_with("name=") => Self::Made(folder),
+            Some(_) => Self::None,
+        }
+    }
 }
 
-impl Group {
-    fn is_unit(&self) -> bool {
-        let ends = [".scope", ".service", ".slice"];
-        self.path.split('/').any(|part| ends.iter().any(|end| part.ends_with(end)))
-    }
-
-    /// Where it can be found: in a mount of its hierarchy that has it.
-    fn folder(&self, mounts: &str) -> Option<PathBuf> {
-        mounts.lines().find_map(|line| {
-            let (own, rest) = line.split_once(" - ")?;
-            let mut own = own.split(' ').skip(3);
-            let (root, at) = (own.next()?, own.next()?);
-            let mut rest = rest.split(' ');
-            let (sort, options) = (rest.next()?, rest.nth(1)?);
-            let options: Vec<_> = options.split(',').collect();
-            let mut names = self.hierarchy.split(',');
-            let ours = match sort {
-                "cgroup2" => self.hierarchy.is_empty(),
-                "cgroup" => !self.hierarchy.is_empty() && names.all(|name| options.contains(&name)),
-                _ => false,
-            };
-            let below = self.path.strip_prefix(root.trim_end_matches('/')).filter(|_| ours)?;
-            Some(PathBuf::from(at).join(below.trim_start_matches('/')))
-        })
-    }
+/// Whether it is systemd's to make.
+fn is_unit(group: &Group) -> bool {
+    let ends = [".scope", ".service", ".slice"];
+    group.path.split('/').any(|part| ends.iter().any(|end| part.ends_with(end)))
 }
 
 #[cfg(test)]
@@ -166,16 +164,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_found_in_the_mounts_of_their_hierarchies() {
-        let text = "3:cpu,cpuacct:/a/b\n1:name=x:/c:d\n0::/\n";
-        let groups = parse(text).unwrap();
-        assert_eq!(groups[1].path, "/c:d");
-        let mounts = "30 1 0:2 / /v2 rw - cgroup2 none rw\n\
-                      31 1 0:3 /a /v1 rw,nosuid shared:5 - cgroup none rw,cpuacct,cpu\n";
-        let folders = groups.iter().map(|group| group.folder(mounts));
-        let expected = [Some("/v1/b"), None, Some("/v2/")].map(|folder| folder.map(PathBuf::from));
-        assert_eq!(folders.collect::<Vec<_>>(), expected);
-        assert!(parse("nonsense").is_err());
+    fn a_group_that_set_limits_and_is_gone_is_missed_before_anything_is_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().display();
+        let mounts = format!(
+            "30 1 0:2 / {root} rw - cgroup2 none rw\n31 1 0:3 / {root} rw - cgroup none name=x\n"
+        );
+        let way = |hierarchy: &str, path: &str| {
+            Way::to(&Group { hierarchy: hierarchy.into(), path: path.into() }, &mounts)
+        };
+        assert_eq!(way("", "/"), Way::There(folder.path().join("")));
+        assert_eq!(way("", "/limits"), Way::None);
+        assert_eq!(way("name=x", "/a"), Way::Made(folder.path().join("a")));
+        assert_eq!(way("", "/some.service"), Way::Ours);
+        assert_eq!(way("memory", "/"), Way::Ours);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Where and when a checkpoint was taken, and what of the tree reaches out of it.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::error::{Result, kernel, kernel_io};
-use crate::inventory::{Clocks, Inventory, Machine, Note};
+use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
+use crate::inventory::{Clocks, Inventory, Machine, Note, Pid};
+use crate::plan::{Host, plan};
 
 /// What this machine has. `/proc/cpuinfo` may take milliseconds: not to be asked in a pause.
 pub(super) fn machine() -> Result<Machine> {
@@ -61,6 +63,24 @@ pub(super) fn outside(inventory: &mut Inventory) {
             machine.xsave_bytes.max(u32::try_from(thread.xstate.len()).unwrap_or(u32::MAX));
         let word = thread.xstate.get(XFEATURES).and_then(|bytes| bytes.first_chunk());
         machine.xfeatures |= word.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    }
+}
+
+/// What no restore could do, even where the tree has all its numbers: known now, it is refused before
+/// anything relies on the image.
+pub(super) fn not_to_be_brought_back(inventory: &Inventory) -> Result<Vec<Obstacle>> {
+    let foreign = |number: &Pid| !inventory.processes.contains_key(number);
+    let processes = inventory.processes.values();
+    let numbers = processes.flat_map(|process| [Pid(process.group), Pid(process.session)]);
+    let stranger = |number: Pid| {
+        let lives = Path::new("/proc").join(number.to_string()).exists();
+        lives.then(|| (number, format!("process {number}")))
+    };
+    let taken: BTreeMap<_, _> = numbers.filter(foreign).filter_map(stranger).collect();
+    match plan(inventory, &Host { taken, session: 0 }) {
+        Ok(_) => Ok(Vec::new()),
+        Err(Error::Refused(obstacles)) => Ok(obstacles),
+        Err(error) => Err(error),
     }
 }
 

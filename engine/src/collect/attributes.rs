@@ -1,12 +1,12 @@
 //! All attributes of a process and its threads: one loan, and one batch, for each thread.
-use nix::libc::SYS_brk;
+use nix::libc::{self, SYS_brk};
 
 use crate::attribute::{self, Owner};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::inventory::{Note, Pid, Tid};
 use crate::procfs::{self, Fields};
-use crate::remote::{Batch, Caller};
-use crate::tracee::Tree;
+use crate::remote::{Arg, Batch, Caller, Reply};
+use crate::tracee::{Member, Tree};
 
 /// What was asked inside a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +17,17 @@ pub(crate) struct OfProcess {
     pub(crate) brk: u64,
     /// Lines of status files that nobody knows.
     pub(crate) notes: Vec<Note>,
+    /// Which children wait(2) has yet to tell it of.
+    pub(crate) news: Vec<(Pid, News)>,
+}
+
+/// What wait(2) tells of a child that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Job control has stopped it.
+    Stopped,
+    /// It goes on.
+    Continued,
 }
 
 /// Asks the leader and all other threads of a process.
@@ -27,9 +38,16 @@ pub(crate) fn attributes(
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<OfProcess> {
     let mut all = OfProcess::default();
+    let child = |(child, member): (&Pid, &Member)| {
+        (member.parent == Some(pid) && member.life.is_living()).then_some(*child)
+    };
+    let children: Vec<_> = tree.members().iter().filter_map(child).collect();
     for tid in threads {
         let text = procfs::text(format!("/proc/{pid}/task/{tid}/status"));
         let text = text.map_err(kernel_io("read"))?;
+        if attribute::is_confined(Owner::Thread(pid, *tid), &text, obstacles)? {
+            continue;
+        }
         let leader = tid.0 == pid.0;
         let owners = [leader.then_some(Owner::Process(pid)), Some(Owner::Thread(pid, *tid))];
         let mut loan = tree.borrow(*tid)?;
@@ -46,6 +64,7 @@ pub(crate) fn attributes(
             all.brk = brk(&mut loan)?;
             let (name, state) = attribute::look(all.brk, &mut loan)?;
             all.states.push(((Owner::Process(pid), name), state));
+            all.news = news(&mut loan, &children)?;
         }
         loan.finish()?;
     }
@@ -54,6 +73,28 @@ pub(crate) fn attributes(
 
 fn unknown(pid: Pid, key: &str) -> Note {
     Note { pid: Some(pid), text: format!("its status has a line {key} that is not known to us") }
+}
+
+/// Asks a process what its children have done, without taking that from it.
+fn news(inside: &mut dyn Caller, children: &[Pid]) -> Result<Vec<(Pid, News)>> {
+    let mut batch = Batch::default();
+    let how = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    for child in children {
+        let args = [libc::P_PID.into(), child.0.into(), Arg::Out(128), how.into(), 0.into()];
+        batch.call("waitid", libc::SYS_waitid, args);
+    }
+    let replies = inside.perform(&batch)?;
+    // `si_code` of the `siginfo_t`; zero if there are none.
+    let code = |reply: &Reply| {
+        let bytes = reply.out.get(8..)?.first_chunk()?;
+        match i32::from_ne_bytes(*bytes) {
+            0 => None,
+            libc::CLD_CONTINUED => Some(News::Continued),
+            _ => Some(News::Stopped),
+        }
+    };
+    let told = children.iter().zip(&replies);
+    Ok(told.filter_map(|(child, reply)| Some((*child, code(reply)?))).collect())
 }
 
 fn brk(inside: &mut dyn Caller) -> Result<u64> {

@@ -4,25 +4,24 @@
 //! known by the supervisor's key; the new one gets the line's settings, not the window's size, which
 //! is the new terminal's. `/dev/tty` is the slave. Kernel: `drivers/tty/{pty,tty_io,tty_jobctrl}.c`.
 //! Deliberately absent: the settings of a hung-up line, which nobody can reach.
-use std::fs;
+mod job;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::libc::{self, FIONREAD, POLLHUP, TIOCSCTTY, TIOCSPGRP};
+use nix::libc::{self, FIONREAD, POLLHUP};
 use nix::sys::stat::{Mode, fstat, major, minor, stat};
-use prost::Message;
 
-use super::socket::makers;
 use super::{
     Build, Check, Claim, Collect, Ends, Evidence, Identity, Inode, Missing, Object, Place, View,
 };
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{End, Pid};
-use crate::procfs;
-use crate::remote::{Arg, Makers};
 use crate::sys::tty::{self, queue};
 use crate::sys::{net, poll_now};
+
+pub(crate) use self::job::set_foreground;
 
 pub(super) struct Pty;
 const MASTER: End = End(0);
@@ -86,6 +85,9 @@ pub(super) struct State {
     /// Flags of all its open files, if it is hung up: nobody can open it again.
     #[prost(int32, repeated, tag = "16")]
     flags: Vec<i32>,
+    /// How many more open files of the slave there are.
+    #[prost(uint32, tag = "17")]
+    more_slaves: u32,
 }
 
 const OUTSIDE: Cause = Cause {
@@ -128,7 +130,9 @@ impl Object for Pty {
         with.info.take_all("tty-index");
         let (master, slave) = (with.end(MASTER), with.end(SLAVE));
         let Some(any) = master.or(slave) else { return Ok(State::default()) };
-        let mut state = State { slave: slave.is_some(), ..State::default() };
+        let slaves = with.files.iter().filter(|(end, _)| *end == SLAVE).count();
+        let more_slaves = u32::try_from(slaves.saturating_sub(1)).unwrap_or(u32::MAX);
+        let mut state = State { slave: slave.is_some(), more_slaves, ..State::default() };
         if let (None, Some(slave)) = (master, slave) {
             let rdev = fstat(slave).map_err(kernel("fstat"))?.st_rdev;
             if tty::get(slave, tty::TIOCGDEV) == Err(Errno::EIO) {
@@ -194,10 +198,14 @@ impl Object for Pty {
             let slaves = state.flags.iter().map(|flags| Ok((SLAVE, open_again(slave, *flags)?)));
             return Ok(Ends::many(slaves.collect::<Result<_>>()?));
         }
+        // By the same call each, for open(2) sets flags that it does not.
+        let more: Vec<_> = (0..state.more_slaves)
+            .map(|_| Ok((SLAVE, tty::peer(master.as_fd()).map_err(kernel("ioctl"))?)))
+            .collect::<Result<_>>()?;
         state.put_bytes(master.as_fd(), slave.as_ref().map(AsFd::as_fd), with)?;
         state.write_master(master.as_fd())?;
         let ends = slave.filter(|_| state.slave).map(|slave| (SLAVE, slave));
-        Ok(Ends::many([(MASTER, master)].into_iter().chain(ends).collect()))
+        Ok(Ends::many([(MASTER, master)].into_iter().chain(ends).chain(more).collect()))
     }
 
     fn view(state: &State, end: End) -> View {
@@ -244,8 +252,13 @@ pub(super) fn find(fd: BorrowedFd<'_>, link: &str) -> Result<Option<(u32, u64, E
     })
 }
 
+/// Whether a device is a slave.
+pub(crate) fn is_slave(rdev: u64) -> bool {
+    SLAVES.contains(&major(rdev))
+}
+
 fn index_of(rdev: u64) -> Option<u32> {
-    let high = SLAVES.contains(&major(rdev)).then(|| major(rdev) - SLAVES.start)?;
+    let high = is_slave(rdev).then(|| major(rdev) - SLAVES.start)?;
     u32::try_from(high << 8 | minor(rdev)).ok()
 }
 
@@ -253,17 +266,6 @@ fn index_of(rdev: u64) -> Option<u32> {
 fn decode(dev: u32) -> u64 {
     let (high, low) = (dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xfff00);
     nix::sys::stat::makedev(high.into(), low.into())
-}
-
-/// Sets the foreground group of a terminal whose session has it, once there are groups.
-pub(crate) fn set_foreground(
-    record: &[u8],
-    terminal: BorrowedFd<'_>,
-    makers: &mut dyn Makers,
-) -> Result<()> {
-    let state = State::decode(record);
-    let state = state.map_err(|source| Error::Record(Pty::NAME.into(), Some(source)))?;
-    state.set_foreground(terminal, makers)
 }
 
 /// Bytes under way, unless there are too many to be looked at; how many, each way.
@@ -360,46 +362,6 @@ impl State {
         Ok(slave)
     }
 
-    /// Session and foreground group, as the processes that have this terminal tell: it tells them to
-    /// its own session only.
-    fn read_job(&mut self, fd: BorrowedFd<'_>, with: &Collect<'_>) -> Result<()> {
-        let own = i64::from(tty::get(fd, tty::TIOCGDEV).map_err(kernel("ioctl"))?);
-        for entry in fs::read_dir("/proc").map_err(kernel_io("readdir"))?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            let Some(member) = with.tree.member(pid) else { continue };
-            let Ok(text) = procfs::text(format!("/proc/{member}/stat")) else { continue };
-            let Some((session, tty, pgrp)) = job_of(&text) else { continue };
-            if i64::from(tty) == own {
-                self.session = with.tree.member(session).map(|leader| leader.0);
-                self.pgrp = (pgrp > 0).then_some(pgrp);
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Only a leader takes a terminal, and whom it forks afterwards has it too. A session led from
-    /// outside has it already.
-    fn take(&self, slave: BorrowedFd<'_>, makers: &mut dyn Makers) -> Result<()> {
-        let take = (TIOCSCTTY, Arg::Value(0));
-        self.session.map_or(Ok(()), |leader| makers::ioctl(makers, Pid(leader), slave, take))
-    }
-
-    /// Any process of the session may say who is in the foreground: those that stand here have
-    /// `SIGTTOU` blocked.
-    fn set_foreground(&self, terminal: BorrowedFd<'_>, makers: &mut dyn Makers) -> Result<()> {
-        let Some(group) = self.pgrp else { return Ok(()) };
-        let speaker = Pid(self.session.unwrap_or(group));
-        let group = Arg::In(group.to_ne_bytes().to_vec());
-        match makers::ioctl(makers, speaker, terminal, (TIOCSPGRP, group)) {
-            // The group has ended since, or its leader has: the shell will choose another.
-            Err(Error::Kernel(_, Errno::ESRCH | Errno::EPERM | Errno::ENOTTY)) => Ok(()),
-            done => done,
-        }
-    }
-
     /// A master with our number: the kernel gives the lowest that is free, so those below it are
     /// taken for the moment.
     fn allocate(&self) -> Result<OwnedFd> {
@@ -418,13 +380,6 @@ impl State {
             below.push(master);
         }
     }
-}
-
-/// Session, terminal and its foreground group, of `/proc/PID/stat`.
-fn job_of(stat: &str) -> Option<(i32, i32, i32)> {
-    let mut words = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(3);
-    let mut number = || words.next()?.parse().ok();
-    Some((number()?, number()?, number()?))
 }
 
 #[cfg(test)]

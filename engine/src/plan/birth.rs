@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Host, Stage, Step, Steps};
 use crate::error::{Cause, Obstacle};
-use crate::inventory::{Backing, Inventory, Life, Pid, Process, Space, Special};
+use crate::inventory::{Backing, Inventory, Life, Pid, Process, Space, SpaceId, Special};
 use crate::object::Place;
 
 /// How a process comes to be.
@@ -43,6 +43,12 @@ const SESSION: Cause = Cause {
     remedy: "see SUPPORT.md",
 };
 
+const VDSO: Cause = Cause {
+    code: "plan:vdso",
+    reason: "its parent has unmapped its own, and cannot give it one at birth",
+    remedy: "checkpoint the process without its parent",
+};
+
 /// The forks and all that stands among them.
 pub(super) fn births(
     inventory: &Inventory,
@@ -56,9 +62,14 @@ pub(super) fn births(
     births.next = births.first_free().max(avoid.map(|pid| pid.0 + 1).max().unwrap_or(0));
     births.roots();
     births.groups();
-    for (pid, process) in &inventory.processes {
-        if let Life::Zombie { status } = process.life {
-            births.steps.push((Stage::Settle, Step::End { pid: *pid, status }));
+    for (&pid, process) in &inventory.processes {
+        match process.life {
+            Life::Zombie { status } => {
+                births.steps.push((Stage::Settle, Step::End { pid, status }))
+            }
+            // Only of those whose parent is part of the tree we know that.
+            Life::Continued => births.steps.push((Stage::Settle, Step::Continue { pid })),
+            Life::Running | Life::Stopped { .. } => {}
         }
     }
 }
@@ -168,6 +179,24 @@ impl Births<'_> {
         self.step(Step::Fork(birth));
     }
 
+    /// The kernel's own mappings can be moved, but not made: it has those that it was born with.
+    fn map(&mut self, space: SpaceId, pid: Pid, over: Option<Pid>) {
+        let inventory = self.inventory;
+        let special = |space: SpaceId| {
+            let areas = inventory.spaces.get(&space).into_iter().flat_map(|space| &space.vmas);
+            areas.map(|vma| &vma.backing).filter(|backing| matches!(backing, Backing::Special(_)))
+        };
+        let before = over.and_then(|over| inventory.processes.get(&over));
+        let lacks = |backing| {
+            before.is_some_and(|before| special(before.space).all(|other| other != backing))
+        };
+        if special(space).any(lacks) {
+            let object = "its vdso".to_owned();
+            self.obstacles.push(Obstacle { pid: Some(pid), object, cause: VDSO });
+        }
+        self.step(Step::Map { space, pid, over });
+    }
+
     fn fork(&mut self, pid: Pid, maker: Option<Pid>, sibling: bool, over: Option<Pid>) {
         let Some(process) = self.inventory.processes.get(&pid) else { return };
         self.born.insert(pid);
@@ -230,13 +259,12 @@ impl Births<'_> {
         let like = |child: &Pid| inherits(inventory, *child, process);
         let (early, early_copies): (Vec<_>, Vec<_>) = before.into_iter().partition(|c| !like(c));
         let (late, late_copies): (Vec<_>, Vec<_>) = after.into_iter().partition(|c| !like(c));
-        let map = Step::Map { space: process.space, pid, over };
-        let mut map = (!birth.shares_space).then_some(map);
+        let mut map = (!birth.shares_space).then_some(process.space);
         self.children(&early, pid, over);
         if !early_copies.is_empty()
-            && let Some(map) = map.take()
+            && let Some(space) = map.take()
         {
-            self.step(map)
+            self.map(space, pid, over);
         }
         self.children(&early_copies, pid, Some(pid));
         if leads {
@@ -245,8 +273,8 @@ impl Births<'_> {
         }
         let content = if map.is_some() { over } else { Some(pid) };
         self.children(&late, pid, content);
-        if let Some(map) = map.take() {
-            self.step(map)
+        if let Some(space) = map.take() {
+            self.map(space, pid, over);
         }
         self.children(&late_copies, pid, Some(pid));
         strays.into_iter().for_each(|(child, session)| self.stray(pid, child, session));

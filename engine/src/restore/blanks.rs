@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 
+use super::hold;
 use crate::arch::blank::{self, CloneArgs, Slot};
 use crate::error::{Error, Result, kernel};
 use crate::inventory::{Pid, SpaceId, Special, Tid};
@@ -17,7 +18,7 @@ use crate::plan::Birth;
 use crate::remote::{Arg, Batch, Call, Caller, RemoteFd, Reply};
 use crate::restore::Parentage;
 use crate::sys::area::{Area, BlockRef, DATA_BYTES, SLOTS};
-use crate::sys::{hold, pidfd};
+use crate::sys::{pidfd, ptrace, signals};
 
 /// Where the kernel's own mappings are in a blank: what, from, to.
 pub(super) type SpecialPlaces = Vec<(Special, u64, u64)>;
@@ -115,9 +116,9 @@ impl Blanks {
         };
         let block = self.block(&blank)?.address();
         // Blanks, and all whom they fork, hear of no signal before they are what they were.
-        let before = hold::block(u64::MAX).map_err(kernel("sigprocmask"))?;
+        let before = signals::block(u64::MAX).map_err(kernel("sigprocmask"))?;
         let born = blank::clone_into(&args, self.area.address(), block).map_err(kernel("clone3"));
-        hold::block(before).map_err(kernel("sigprocmask"))?;
+        signals::block(before).map_err(kernel("sigprocmask"))?;
         born?;
         self.arrived(blank)?;
         self.forget_rseq(birth.pid)
@@ -126,8 +127,8 @@ impl Blanks {
     /// Our registration was inherited, and points into memory that will go.
     fn forget_rseq(&self, pid: Pid) -> Result<()> {
         hold::stop(pid.0).map_err(died("ptrace", pid))?;
-        let rseq = hold::rseq(pid.0).map_err(died("ptrace", pid))?;
-        hold::resume(pid.0).map_err(died("ptrace", pid))?;
+        let rseq = ptrace::rseq(pid.0).map_err(died("ptrace", pid))?;
+        ptrace::resume(pid.0, 0).map_err(died("ptrace", pid))?;
         let Some(rseq) = rseq else { return Ok(()) };
         let mut batch = Batch::default();
         let address = rseq.address.cast_signed();

@@ -4,24 +4,25 @@
 //! outlive us, but at the gate they wait for one word only for a moment, and end. One store opens
 //! it: whoever is let go from then on, by us or by our death, ends in the program. Left alone, a
 //! thread loads everything from its frame (`rt_sigreturn(2)`), and the area stays mapped; with us, the
-//! registers are set from here and the area is unmapped by an instruction of the vdso.
+//! registers are set from here, and then one of each space is lent out to unmap the area.
 //! Kernel: ptrace(2), signal(7).
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeSet;
 
 use nix::libc;
 
-use super::Restorer;
 use super::blanks::{died, done};
 use super::memory::tid;
+use super::{Restorer, hold};
 use crate::arch::{blank, frame};
 use crate::attribute::is_pending;
 use crate::checkpoint::Standing;
 use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
 use crate::external::External;
-use crate::inventory::{Backing, Life, Pid, Process, Registers, Special, Thread, Tid};
+use crate::inventory::{Life, Pid, Process, Registers, Thread, Tid};
 use crate::remote::{Arg, Batch, Call, Caller};
 use crate::session::{self, Tracer};
-use crate::sys::hold;
+use crate::sys::ptrace;
+use crate::tracee::{Member, Tree};
 use crate::verify::{self, Digests};
 
 /// `include/uapi/asm/prctl.h` of x86.
@@ -29,11 +30,7 @@ const ARCH_SET_GS: i32 = 0x1001;
 const ARCH_SET_FS: i32 = 0x1002;
 const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
 /// Indices in `struct user_regs_struct`.
-const RAX: usize = 10;
-const RSI: usize = 13;
-const RDI: usize = 14;
 const ORIG_RAX: usize = 15;
-const RIP: usize = 16;
 const FS_BASE: usize = 21;
 const GS_BASE: usize = 22;
 
@@ -44,7 +41,7 @@ impl Restorer<'_> {
             .inventory
             .processes
             .iter()
-            .filter(|(_, process)| !matches!(process.life, Life::Zombie { .. }))
+            .filter(|(_, process)| process.life.is_living())
             .map(|(pid, process)| (*pid, process.threads.clone(), process.life))
             .collect();
         for (pid, tids, _) in &living {
@@ -57,7 +54,7 @@ impl Restorer<'_> {
                 self.halt(*pid, *signal, *unreported)?;
             }
         }
-        for (_, tids, _) in living.iter().filter(|(.., life)| *life == Life::Running) {
+        for (_, tids, _) in living.iter().filter(|(.., life)| !life.is_stopped()) {
             self.to_gate(tids)?;
         }
         for (pid, tids, _) in &living {
@@ -76,23 +73,15 @@ impl Restorer<'_> {
                 tracing::warn!(%pid, %error, "a process ended while it was let go");
             }
         }
-        if look {
-            return self.look_again();
-        }
-        for (pid, tids, _) in &living {
-            for tid in tids.iter().rev() {
-                if let Err(errno) = hold::detach(tid.0) {
-                    tracing::warn!(%pid, %tid, %errno, "a thread ended while it was let go");
-                }
-            }
-        }
-        Ok(())
+        let mut tree = self.tree();
+        self.unmap_area(&mut tree, &living);
+        if look { self.look_again(tree) } else { tree.thaw() }
     }
 
     /// Takes the inventory of what was restored, before any of it runs. As everything here is told
     /// by the kernel, it is the oracle of what the whole restore did.
-    fn look_again(&self) -> Result<()> {
-        let mut tree = Standing::restored(self.inventory)?;
+    fn look_again(&self, tree: Tree) -> Result<()> {
+        let mut tree = Standing::restored(tree)?;
         let externals = self.options.externals.iter().map(External::try_clone);
         let externals = externals.collect::<std::io::Result<_>>().map_err(kernel_io("fcntl"))?;
         let how = session::Options { externals, close_tcp: self.options.close_tcp, private: false };
@@ -115,9 +104,8 @@ impl Restorer<'_> {
     /// From here on they outlive us. Those that run first: if we die they end at the gate, and end those that
     /// are stopped. Where all are stopped, nobody could: they die with us until they are let go.
     fn spare(&self, living: &[(Pid, Vec<Tid>, Life)]) -> Result<()> {
-        let of = |running: bool| {
-            living.iter().filter(move |(.., life)| (*life == Life::Running) == running)
-        };
+        let of =
+            |running: bool| living.iter().filter(move |(.., life)| life.is_stopped() != running);
         let stopped: Vec<_> = of(false).map(|(pid, ..)| pid.0).collect();
         self.blanks.area.stopped(&stopped).map_err(kernel("mmap"))?;
         let last = if of(true).next().is_some() { Some(of(false)) } else { None };
@@ -226,63 +214,43 @@ impl Restorer<'_> {
         Ok(())
     }
 
-    /// The leader is the last: it unmaps what the others need until they have their registers.
+    /// All get their own registers; what they have of ours besides is the area.
     fn let_go(&self, pid: Pid, tids: &[Tid]) -> Result<()> {
-        for &one in tids.iter().rev() {
-            let thread = self.thread(one)?;
-            if one == tid(pid) {
-                self.unmap_area(pid)?;
-            }
-            hold::set_xstate(one.0, &thread.xstate).map_err(died("ptrace", pid))?;
-            hold::set_blocked(one.0, thread.blocked).map_err(died("ptrace", pid))?;
-            hold::set_registers(one.0, &settled(&thread.registers)).map_err(died("ptrace", pid))?;
+        for &tid in tids {
+            let thread = self.thread(tid)?;
+            let died = died("ptrace", pid);
+            ptrace::set_xstate(tid.0, &thread.xstate).map_err(&died)?;
+            ptrace::set_mask(tid.0, thread.blocked).map_err(&died)?;
+            ptrace::set_registers(tid.0, &settled(&thread.registers).0).map_err(&died)?;
         }
         Ok(())
     }
 
-    fn unmap_area(&self, pid: Pid) -> Result<()> {
-        let processes = &self.inventory.processes;
-        let space = processes.get(&pid).map(|process| process.space);
-        let living = |process: &Process| !matches!(process.life, Life::Zombie { .. });
-        let mut users = processes.iter().filter(|(_, p)| Some(p.space) == space && living(p));
-        let last = users.next_back().is_some_and(|(last, _)| *last == pid);
-        let Some(at) = self.call_instruction(pid).filter(|_| last) else { return Ok(()) };
-        let mut registers = hold::registers(pid.0).map_err(died("ptrace", pid))?;
-        let call = libc::SYS_munmap.cast_unsigned();
-        let (base, len) = (self.blanks.area.address(), self.blanks.area.len() as u64);
-        let changes = [(RAX, call), (RDI, base), (RSI, len), (ORIG_RAX, u64::MAX), (RIP, at)];
-        for (word, value) in changes {
-            if let Some(word) = registers.0.get_mut(word) {
-                *word = value;
+    /// The restored tree, as if it had just been frozen.
+    fn tree(&self) -> Tree {
+        let member = |process: &Process| Member {
+            parent: process.parent,
+            threads: process.threads.clone(),
+            life: process.life,
+        };
+        let processes = self.inventory.processes.iter();
+        Tree::held(processes.map(|(pid, process)| (*pid, member(process))).collect())
+    }
+
+    /// In each space somebody has the area go, by the cave: whenever we die, that leads home.
+    fn unmap_area(&self, tree: &mut Tree, living: &[(Pid, Vec<Tid>, Life)]) {
+        let (area, bytes) = (self.blanks.area.address(), self.blanks.area.len() as u64);
+        let mut spaces = BTreeSet::new();
+        for (pid, ..) in living {
+            let space = self.inventory.processes.get(pid).map(|process| process.space);
+            if spaces.insert(space)
+                && let Err(error) = tree.unmap(tid(*pid), area, bytes)
+            {
+                tracing::warn!(%pid, %error, "it keeps an area of ours");
             }
         }
-        hold::set_registers(pid.0, &registers).map_err(died("ptrace", pid))?;
-        hold::to_call(pid.0).map_err(died("ptrace", pid))?;
-        hold::to_call(pid.0).map_err(died("ptrace", pid))
-    }
-
-    /// Where the vdso makes a system call; without one, where any code does.
-    fn call_instruction(&self, pid: Pid) -> Option<u64> {
-        let space = self.inventory.processes.get(&pid)?.space;
-        let space = self.inventory.spaces.get(&space)?;
-        let call = |bytes: &[u8]| bytes.windows(2).position(|bytes| bytes == [0x0f, 0x05]);
-        let vdso = space.vmas.iter().find(|v| v.backing == Backing::Special(Special::Vdso));
-        if let Some(vdso) = vdso {
-            return call(&space.vdso).map(|at| vdso.start + at as u64);
-        }
-        let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
-        let code = space.vmas.iter().filter(|vma| vma.prot & libc::PROT_EXEC != 0);
-        code.into_iter().find_map(|vma| {
-            let len = usize::try_from((vma.end - vma.start).min(CODE)).ok()?;
-            let mut bytes = vec![0; len];
-            memory.read_exact_at(&mut bytes, vma.start).ok()?;
-            call(&bytes).map(|at| vma.start + at as u64)
-        })
     }
 }
-
-/// How far into code we look.
-const CODE: u64 = 4 << 20;
 
 /// No call is under way, so none is to be restarted.
 fn settled(registers: &Registers) -> Registers {

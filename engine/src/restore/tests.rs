@@ -10,14 +10,15 @@ use super::*;
 use crate::error::Obstacle;
 use crate::image::{Bulk, Contents};
 use crate::inventory::{
-    Backing, Descriptor, Fs, FsId, Layout, Life, ObjectId, ObjectRecord, Process, Space, Special,
-    TableId, Thread, Vma,
+    Backing, Descriptor, Fs, FsId, Layout, Life, ObjectId, ObjectRecord, Process, Registers, Space,
+    Special, TableId, Thread, Vma,
 };
 use crate::object::Sockets;
 use crate::object::{Collect, Entry, Evidence, References, classify};
 use crate::open_file::OpenFile;
 use crate::procfs::Fields;
 use crate::remote::RemoteFd;
+use crate::sys::ptrace;
 
 #[derive(Default)]
 struct Image {
@@ -117,9 +118,9 @@ impl Image {
             .collect();
         tids.sort();
         for tid in &tids {
-            let (xstate, blocked) = hold::state(tid.0).unwrap();
-            let registers = restartable(hold::registers(tid.0).unwrap());
-            let rseq = hold::rseq(tid.0).unwrap();
+            let (xstate, blocked) = (ptrace::xstate(tid.0).unwrap(), ptrace::mask(tid.0).unwrap());
+            let registers = restartable(Registers(ptrace::registers(tid.0).unwrap()));
+            let rseq = ptrace::rseq(tid.0).unwrap();
             let thread = Thread { registers, xstate, blocked, rseq };
             self.inventory.threads.insert(*tid, thread);
         }
@@ -158,7 +159,7 @@ impl Image {
         processes.keys().for_each(|pid| hold::kill(pid.0));
         let threads = processes.values().rev().flat_map(|process| process.threads.iter().rev());
         threads.for_each(|tid| hold::reap(tid.0));
-        processes.keys().for_each(|pid| hold::until_gone(pid.0));
+        processes.keys().for_each(|pid| until_gone(pid.0));
     }
 
     fn space(&mut self, id: SpaceId, pid: Pid, field: &dyn Fn(usize) -> u64) {
@@ -230,6 +231,13 @@ impl Image {
     }
 }
 
+fn until_gone(pid: i32) {
+    let end = std::time::Instant::now() + Duration::from_secs(2);
+    while std::time::Instant::now() < end && fs::exists(format!("/proc/{pid}")).unwrap() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Up to 16 pages at a time, as stores keep them.
 fn runs(pages: Vec<(u64, Vec<u8>)>) -> Vec<(u64, Vec<u8>)> {
     let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
@@ -268,7 +276,7 @@ fn areas(smaps: &str) -> Vec<(String, Vec<String>)> {
 }
 
 /// An interrupted call is made again.
-fn restartable(mut registers: crate::inventory::Registers) -> crate::inventory::Registers {
+fn restartable(mut registers: Registers) -> Registers {
     let result = registers.0[10].cast_signed();
     if registers.0[15].cast_signed() >= 0 && (-516..=-512).contains(&result) {
         registers.0[10] = if result == -516 { 219 } else { registers.0[15] };
@@ -317,7 +325,6 @@ fn options() -> Options {
         files_put_back: false,
         close_tcp: false,
         externals: Vec::new(),
-        terminal: None,
     }
 }
 

@@ -9,6 +9,8 @@ use nix::Result;
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::thread::Rseq;
+
 /// Requests of `include/uapi/linux/ptrace.h` that libc lacks or names for some targets only.
 mod request {
     pub(super) const CONT: i64 = 7;
@@ -36,6 +38,8 @@ pub(crate) mod option {
     pub(crate) const VFORK: u64 = 1 << 2;
     pub(crate) const CLONE: u64 = 1 << 3;
     pub(crate) const EXEC: u64 = 1 << 4;
+    /// It is killed when its tracer is gone.
+    pub(crate) const EXITKILL: u64 = 1 << 20;
     /// Needs `CAP_SYS_ADMIN`.
     pub(crate) const SUSPEND_SECCOMP: u64 = 1 << 21;
 }
@@ -163,6 +167,16 @@ pub(crate) fn xstate(tid: i32) -> Result<Vec<u8>> {
     Ok(area)
 }
 
+/// Sets it; nothing for none.
+pub(crate) fn set_xstate(tid: i32, area: &[u8]) -> Result<()> {
+    if area.is_empty() {
+        return Ok(());
+    }
+    let mut area = area.to_vec();
+    let mut vector = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: area.len() };
+    ptrace(request::SETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast()).map(drop)
+}
+
 /// Its signal mask: the one it will have again when the present call is over.
 pub(crate) fn mask(tid: i32) -> Result<u64> {
     let mut mask = 0u64;
@@ -178,24 +192,24 @@ pub(crate) fn set_mask(tid: i32, mask: u64) -> Result<()> {
 
 /// `struct ptrace_rseq_configuration` of `include/uapi/linux/ptrace.h`.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RseqConfiguration {
-    /// Address of `struct rseq`; 0 if none is registered.
-    pub(crate) address: u64,
-    /// Length it was registered with.
-    pub(crate) size: u32,
-    /// Before abort handlers.
-    pub(crate) signature: u32,
+#[derive(Debug, Default)]
+struct RseqConfiguration {
+    address: u64,
+    size: u32,
+    signature: u32,
     flags: u32,
     pad: u32,
 }
 const _: () = assert!(size_of::<RseqConfiguration>() == 24);
 
-/// Where it registered its rseq(2) area.
-pub(crate) fn rseq(tid: i32) -> Result<RseqConfiguration> {
-    let mut configuration = RseqConfiguration::default();
+/// What it has registered with rseq(2), if anything. EIO or EINVAL: the kernel has no rseq(2).
+pub(crate) fn rseq(tid: i32) -> Result<Option<Rseq>> {
+    let mut found = RseqConfiguration::default();
     let bytes = 24;
-    let data = (&raw mut configuration).cast();
-    ptrace(request::GET_RSEQ_CONFIGURATION, tid, bytes, data)?;
-    Ok(configuration)
+    match ptrace(request::GET_RSEQ_CONFIGURATION, tid, bytes, (&raw mut found).cast()) {
+        Err(Errno::EIO | Errno::EINVAL) => return Ok(None),
+        result => result?,
+    };
+    let RseqConfiguration { address, size, signature, .. } = found;
+    Ok((address != 0).then_some(Rseq { address, size, signature }))
 }

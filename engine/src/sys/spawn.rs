@@ -289,17 +289,7 @@ impl Child {
 fn reset_signals() {
     // SAFETY: restores the default action; no handler is involved.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let none = 0u64;
-    // SAFETY: `none` is a kernel signal set of 8 bytes.
-    unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const none,
-            ptr::null_mut::<u64>(),
-            size_of::<u64>(),
-        )
-    };
+    super::signals::block(0).unwrap_or_default(); // It cannot fail with a set of this size.
 }
 
 fn checked(result: i64) -> Result<()> {

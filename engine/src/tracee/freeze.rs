@@ -7,22 +7,24 @@
 //!
 //! An exec(2) makes all other threads vanish and gives the survivor the process's number. Therefore no
 //! wait here is for one thread alone, and a second OS thread reaps while we attach (`reaper`).
+mod attach;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
 
-use super::asleep::{Asleep, Clocks, monotonic};
+use super::asleep::{Clocks, monotonic};
 use super::procfs::{self, Stat, Status};
 use super::reaper::Reaper;
 use super::refuse::{self, refused};
 use super::walkout::Walkout;
 use super::{Member, Task};
 use crate::arch::receive::may_receive;
-use crate::arch::{Interrupted, RegisterFile, may_wait, says_eintr_for_a_stop};
-use crate::error::{Cause, Error, Result, kernel};
-use crate::fault;
+use crate::arch::{Interrupted, RegisterFile, may_wait};
+use crate::cgroup;
+use crate::error::{Error, Result, kernel};
 use crate::inventory::{Life, Pid, Tid};
 use crate::sys::ptrace::{self, event, option};
 use crate::sys::wait::{self, Change};
@@ -35,16 +37,11 @@ const EAGER_LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_micros(20);
 /// The longest pause: who does not stop soon waits for a processor, and not for us to take it.
 const LONGEST_PAUSE: Duration = Duration::from_micros(640);
-/// So often the kernel must say that we may not trace somebody.
-const DENIALS: u32 = 50;
 /// Threads that only wait for a processor are given so many times the limit: a busy machine is no
 /// reason to give up, whoever sleeps where no signal wakes it is.
 const BUSY_TIMES: u32 = 10;
 /// So often nothing has happened: time to ask whether those we wait for are still ours.
 const LOOKS_IN_VAIN: u32 = 50;
-/// How many threads are waited for one by one, and for how many looks, of 0.3 us each.
-const MENDED_AT_ONCE: u32 = 64;
-const LOOKS_TO_MEND: u32 = 300;
 
 /// Who the roots are, asked anew in each round: orphans may become roots meanwhile.
 pub(super) type Roots<'a> = &'a mut dyn FnMut() -> Result<Vec<Pid>>;
@@ -62,6 +59,8 @@ pub(super) struct Freezer {
     reaper: Reaper,
     clocks: Clocks,
     denied: BTreeMap<Tid, u32>,
+    /// Control groups that are not frozen, as /proc tells them; ours first.
+    thawed: Vec<String>,
     /// Children of vfork(2) that we have seen born, with their makers.
     vforks: BTreeMap<Tid, Tid>,
     /// How many have been waited for at once.
@@ -76,6 +75,7 @@ pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
     let (until, at_most) = (now() + within, now() + within * BUSY_TIMES);
     let (processes, zombies, tasks) = Default::default();
     let (walkout, reaper, clocks, denied, vforks, mended) = Default::default();
+    let thawed = vec![cgroup::read("/proc/self/cgroup")?];
     let mut freezer = Freezer {
         processes,
         zombies,
@@ -84,6 +84,7 @@ pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
         reaper,
         clocks,
         denied,
+        thawed,
         vforks,
         mended,
         until,
@@ -137,109 +138,6 @@ impl Freezer {
         let us = nix::unistd::gettid().as_raw();
         let ours = |tid: &Tid| Status::of(*tid).number("TracerPid") == Some(us);
         self.tasks.retain(|tid, task| task.stands || ours(tid));
-    }
-
-    /// Takes a process into the forest, if it may be there.
-    fn add(&mut self, pid: Pid, parent: Option<Pid>) -> Result<bool> {
-        if self.processes.contains_key(&pid) {
-            return Ok(false);
-        }
-        let cause = match pid.0 {
-            1 => Some(refuse::INIT),
-            own if own == nix::unistd::getpid().as_raw() => Some(refuse::OURSELVES),
-            _ => Stat::of(Tid(pid.0)).is_kernel_thread().then_some(refuse::KERNEL_THREAD),
-        };
-        if let Some(cause) = cause {
-            return Err(refused(pid, Tid(pid.0), cause));
-        }
-        self.processes.insert(pid, parent);
-        Ok(true)
-    }
-
-    /// Attaches to those threads of a process that are new.
-    fn attach_all(&mut self, pid: Pid) -> Result<bool> {
-        let mut news = false;
-        let threads = procfs::threads(pid);
-        let is_new = |tid: &&Tid| !self.tasks.contains_key(tid) && !self.zombies.contains_key(&pid);
-        let new: Vec<_> = threads.iter().filter(is_new).copied().collect();
-        // Of all before the first: attaching wakes them.
-        let sleeps: Vec<_> =
-            new.iter().map(|tid| self.clocks.asleep(*tid, may_wait_or_receive)).collect();
-        for (tid, asleep) in new.into_iter().zip(sleeps) {
-            news |= self.attach(pid, tid, threads.len() == 1, asleep)?;
-        }
-        Ok(news)
-    }
-
-    fn attach(&mut self, pid: Pid, tid: Tid, alone: bool, asleep: Option<Asleep>) -> Result<bool> {
-        match self.reaper.during(pid, || ptrace::seize(tid.0, OPTIONS)) {
-            Ok(()) => {
-                fault::point("freeze:attached");
-                self.reaper.attached(pid, tid);
-                self.tasks.insert(tid, Task { asleep, ..Task::running(pid) });
-                interrupt(tid)?;
-                if asleep.is_some_and(|sleep| is_to_be_mended(sleep.call)) {
-                    self.mend_at_once(tid)?;
-                }
-                Ok(true)
-            }
-            Err(Errno::ESRCH) => Ok(false),
-            Err(Errno::EPERM) => self.not_attached(pid, tid, alone),
-            Err(errno) => Err(Error::Kernel("ptrace(PTRACE_SEIZE)", errno)),
-        }
-    }
-
-    /// Until its registers are mended, such a thread would see EINTR if we died: so that is not for long.
-    /// With many of them, all that waiting would only add to the pause.
-    fn mend_at_once(&mut self, tid: Tid) -> Result<()> {
-        if self.mended < MENDED_AT_ONCE {
-            self.mended += 1;
-            for _ in 0..LOOKS_TO_MEND {
-                if self.look(tid)? {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// EPERM has many meanings.
-    fn not_attached(&mut self, pid: Pid, tid: Tid, alone: bool) -> Result<bool> {
-        let stat = Stat::of(tid);
-        if stat.is_dead() {
-            if tid.0 != pid.0 {
-                return Ok(false);
-            }
-            if !alone {
-                return self.denied(pid, tid, refuse::LEADER_GONE);
-            }
-            self.zombies.insert(pid, Stat::of_process(pid).exit_code());
-            return Ok(true);
-        }
-        match Status::of(tid).number("TracerPid") {
-            // A child that the kernel attached for us.
-            Some(tracer) if tracer == nix::unistd::gettid().as_raw() => {
-                self.reaper.attached(pid, tid);
-                self.tasks.insert(tid, Task::running(pid));
-                interrupt(tid)?;
-                Ok(true)
-            }
-            Some(0) => self.denied(pid, tid, refuse::PERMISSION),
-            Some(_) => Err(refused(pid, tid, refuse::TRACED)),
-            None => Ok(false),
-        }
-    }
-
-    /// For a moment a thread that an exec(2) ends looks like one that we may not trace, and
-    /// its process like one without a leader.
-    fn denied(&mut self, pid: Pid, tid: Tid, cause: Cause) -> Result<bool> {
-        let times = self.denied.entry(tid).or_default();
-        *times += 1;
-        if *times > DENIALS {
-            return Err(refused(pid, tid, cause));
-        }
-        std::thread::sleep(PAUSE);
-        Ok(true)
     }
 
     fn running(&self) -> Vec<Tid> {
@@ -424,11 +322,6 @@ impl Freezer {
             }
         }
     }
-}
-
-/// Calls that say EINTR for a stop, and always have a limit or none by their arguments.
-fn is_to_be_mended(call: i64) -> bool {
-    may_wait(call) && says_eintr_for_a_stop(call)
 }
 
 /// Only with a limit does receiving say EINTR.

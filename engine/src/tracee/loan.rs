@@ -64,6 +64,28 @@ struct Before {
 impl<'tree> Loan<'tree> {
     /// Sends the thread into the cave.
     pub(super) fn begin(tree: &'tree mut Tree, pid: Pid, tid: Tid) -> Result<Self> {
+        let mut loan = Self::agree(tree, pid, tid)?;
+        loan.enter()?;
+        Ok(loan)
+    }
+
+    /// A loan for one purpose only: what is at `area` is not the program's, and goes. It begins where
+    /// others end, so it needs no area of its own.
+    pub(super) fn unmap(tree: &mut Tree, whose: (Pid, Tid), area: u64, bytes: u64) -> Result<()> {
+        let mut loan = Loan::agree(tree, whose.0, whose.1)?;
+        (loan.area, loan.area_bytes) = (area, bytes);
+        let place = loan.write_cave()?;
+        loan.steer(loan.before.registers.jumping_to(place + cave().finish))?;
+        loan.away = true;
+        fault::point("restore:unmapping");
+        loan.block_signals()?;
+        loan.run()?;
+        loan.area = 0;
+        loan.finish()
+    }
+
+    /// The thread is still where it was.
+    fn agree(tree: &'tree mut Tree, pid: Pid, tid: Tid) -> Result<Self> {
         if ptrace::dispatches(tid.0)
             .map_err(tree.death(pid, "ptrace(GET_SYSCALL_USER_DISPATCH)"))?
         {
@@ -81,7 +103,6 @@ impl<'tree> Loan<'tree> {
         let mut loan =
             Loan { tree, pid, tid, stopped, before, area, area_bytes: AREA_BYTES, away, pin };
         loan.suspend_filters()?;
-        loan.enter()?;
         Ok(loan)
     }
 
@@ -98,23 +119,12 @@ impl<'tree> Loan<'tree> {
         let (pid, tid, bytes) = (self.pid, self.tid, self.area_bytes);
         let site = self.tree.site(pid)?;
         self.area = site.hole(bytes).ok_or_else(|| refused(pid, tid, refuse::NO_AREA))?;
-        let blocked = !self.stopped.marker.map_or(0, |signal| 1 << (signal - 1));
-        let context = Context {
-            registers: self.before.registers.by_hand(),
-            mask: self.before.mask,
-            blocked,
-            area: self.area,
-            area_bytes: bytes,
-            marker: self.stopped.marker,
-        };
-        let written = site.memory.write_all_at(&cave().filled(&context), site.cave);
-        written.map_err(|_| refused(pid, tid, refuse::NO_CAVE))?;
-        let entrance = site.cave + cave().enter;
+        let place = self.write_cave()?;
         fault::point("remote:cave-written");
-        self.steer(self.before.registers.jumping_to(entrance))?;
+        self.steer(self.before.registers.jumping_to(place + cave().enter))?;
         self.away = true;
         fault::point("remote:steered");
-        ptrace::set_mask(tid.0, blocked).map_err(self.tree.death(pid, "ptrace(SETSIGMASK)"))?;
+        self.block_signals()?;
         fault::point("remote:signals-blocked");
         let answer = self.run()?.cave_answer();
         fault::point("remote:area-mapped");
@@ -123,6 +133,27 @@ impl<'tree> Loan<'tree> {
             return Err(refused(pid, tid, refuse::NO_AREA));
         }
         Ok(())
+    }
+
+    /// With the way home in it; where it is.
+    fn write_cave(&mut self) -> Result<u64> {
+        let context = Context {
+            registers: self.before.registers.by_hand(),
+            mask: self.before.mask,
+            blocked: self.stopped.blocked(),
+            area: self.area,
+            area_bytes: self.area_bytes,
+            marker: self.stopped.marker,
+        };
+        let site = self.tree.site(self.pid)?;
+        let written = site.memory.write_all_at(&cave().filled(&context), site.cave);
+        written.map_err(|_| refused(self.pid, self.tid, refuse::NO_CAVE))?;
+        Ok(site.cave)
+    }
+
+    fn block_signals(&self) -> Result<()> {
+        ptrace::set_mask(self.tid.0, self.stopped.blocked())
+            .map_err(self.tree.death(self.pid, "ptrace(PTRACE_SETSIGMASK)"))
     }
 
     fn steer(&self, registers: RegisterFile) -> Result<()> {

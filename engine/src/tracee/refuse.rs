@@ -14,6 +14,11 @@ pub(super) const TIMEOUT: Cause = Cause {
     reason: "it did not stop in time",
     remedy: "try again: it waits in the kernel, for a device or for its vfork child",
 };
+pub(super) const FROZEN: Cause = Cause {
+    code: "busy:cgroup-frozen",
+    reason: "its control group is frozen, in which nobody can be asked anything",
+    remedy: "thaw the group for the checkpoint",
+};
 pub(super) const PERMISSION: Cause = Cause {
     code: "process:not-permitted",
     reason: "we may not trace it",

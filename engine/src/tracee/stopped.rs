@@ -24,6 +24,11 @@ pub(super) struct Stopped {
 }
 
 impl Stopped {
+    /// The signals that it blocks while it works for us.
+    pub(super) fn blocked(&self) -> u64 {
+        !self.marker.map_or(0, |signal| 1 << (signal - 1))
+    }
+
     /// Runs it until it tells; `told` is where it is then, if we follow system calls.
     pub(super) fn run(&self, told: u64) -> Result<RegisterFile> {
         self.resume(0)?;

@@ -125,7 +125,6 @@ pub fn undump(how: &Undump, tell: Tell<'_>) -> Result<Brought> {
         files_put_back: !how.keep_files,
         close_tcp: how.close_tcp,
         externals: terminal::for_image(&inventory, how.shell_job)?,
-        terminal: None,
     };
     let undone = how.images.join("undone").join(super::time_name());
     let files = RollBack { undone, spared: vec![how.images.clone()], ..RollBack::default() };

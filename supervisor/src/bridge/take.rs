@@ -167,7 +167,7 @@ fn keep(
 /// that nobody ever sees end.
 pub(super) fn lives(inventory: &Inventory, first: Pid) -> Result<()> {
     match inventory.processes.get(&first).map(|process| process.life) {
-        Some(Life::Running | Life::Stopped { .. }) => Ok(()),
+        Some(Life::Running | Life::Continued | Life::Stopped { .. }) => Ok(()),
         None | Some(Life::Zombie { .. }) => Err(engine::error::Error::Died(first).into()),
     }
 }

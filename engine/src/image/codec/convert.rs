@@ -106,7 +106,7 @@ fn to_clocks(m::Clocks { monotonic, boottime, realtime }: m::Clocks) -> Clocks {
 
 fn process((pid, from): (&Pid, &Process)) -> m::Process {
     let (stopped, exit_code) = match from.life {
-        Life::Running => (None, None),
+        Life::Running | Life::Continued => (None, None),
         Life::Stopped { signal, unreported } => (Some(m::Stopped { signal, unreported }), None),
         Life::Zombie { status } => (None, Some(status)),
     };
@@ -123,11 +123,13 @@ fn process((pid, from): (&Pid, &Process)) -> m::Process {
         vm_id: from.space.0,
         fs_id: from.fs.0,
         threads: from.threads.iter().map(|tid| tid.0).collect(),
+        continued: from.life == Life::Continued,
     }
 }
 
 fn to_process(from: m::Process) -> Result<(Pid, Process)> {
     let life = match (from.stopped, from.exit_code) {
+        (None, None) if from.continued => Life::Continued,
         (None, None) => Life::Running,
         (Some(m::Stopped { signal, unreported }), None) => Life::Stopped { signal, unreported },
         (None, Some(status)) => Life::Zombie { status },

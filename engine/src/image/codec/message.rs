@@ -85,6 +85,9 @@ pub(super) struct Process {
     pub(super) fs_id: u32,
     #[prost(int32, repeated, tag = "12")]
     pub(super) threads: Vec<i32>,
+    /// Its parent has yet to hear that it goes on.
+    #[prost(bool, tag = "13")]
+    pub(super) continued: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

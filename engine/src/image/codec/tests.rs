@@ -29,6 +29,7 @@ fn inventory() -> Inventory {
     };
     all.processes.insert(Pid(7), process(Life::Running, &[7, 8]));
     all.processes.insert(Pid(9), process(Life::Stopped { signal: 19, unreported: true }, &[9]));
+    all.processes.insert(Pid(11), process(Life::Continued, &[11]));
     all.processes.insert(Pid(10), process(Life::Zombie { status: 256 }, &[]));
     let rseq = Some(Rseq { address: 0x7000, size: 32, signature: 0x5305_3053 });
     let registers = Registers(std::array::from_fn(|n| u64::MAX - n as u64));

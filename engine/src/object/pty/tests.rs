@@ -127,9 +127,7 @@ fn a_master_outside_is_an_obstacle() {
 }
 
 #[test]
-fn fields_of_stat_are_found_behind_any_name() {
-    let text = "7 (a) b (c) S 1 7 7 34816 9 4194304 1 2";
-    assert_eq!(job_of(text), Some((7, 34816, 9)));
+fn numbers_of_devices_are_understood() {
     assert_eq!(index_of(decode(34816)), Some(0));
     assert_eq!(index_of(decode(34816 + 300 - 256 + (1 << 20))), Some(300));
 }
