@@ -7,6 +7,7 @@ mod deadline;
 mod freeze;
 mod loan;
 mod marshal;
+mod parting;
 mod procfs;
 mod reaper;
 mod receiving;
@@ -290,13 +291,13 @@ impl Tree {
                 alive(wait_the_rest(site, *tid, task))?;
             }
         }
-        for (index, tid) in std::mem::take(&mut self.tasks).into_keys().enumerate() {
+        let tasks = std::mem::take(&mut self.tasks).into_keys().enumerate();
+        parting::detach(tasks.map(|(index, tid)| {
             if index == 1 {
                 fault::point("thaw:half");
             }
-            alive(ptrace::detach(tid.0, 0))?;
-        }
-        Ok(())
+            tid
+        }))
     }
 
     fn process_of(&self, tid: Tid) -> Result<Pid> {

@@ -156,6 +156,31 @@ fn compare(mut then: Inventory, mut now: Inventory) {
 }
 
 /// That nobody is let go who is not what was saved: the oracle sees what was changed in the image.
+/// Whoever opens a slave by `TIOCGPTPEER` with `O_CLOEXEC` makes fdinfo say of all its descriptors that they
+/// are closed on exec: programs that restored shells started had no terminal.
+#[test]
+fn what_closes_on_exec_is_asked_where_fdinfo_does_not_tell() {
+    const OPEN: &str = "import fcntl, os, time\n\
+                        master, slave = os.openpty()\n\
+                        peer = fcntl.ioctl(master, 0x5441, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)\n\
+                        os.dup2(peer, 20)\n\
+                        os.dup2(peer, 21, inheritable=False)\n\
+                        time.sleep(1000)";
+    let _turn = turn();
+    let mut program = alone(&["python3", "-c", OPEN]);
+    settle(program.id());
+    let inventoried = look(Pid(program.id().cast_signed()));
+    let descriptors = &inventoried.inventory().descriptors;
+    let closes = |number| {
+        let found = descriptors.iter().find(|((_, fd), _)| fd.0 == number);
+        found.map(|(_, descriptor)| descriptor.cloexec)
+    };
+    assert_eq!((closes(20), closes(21)), (Some(false), Some(true)));
+    drop(inventoried);
+    program.kill().unwrap();
+    program.wait().unwrap();
+}
+
 /// No call is made in it: the death of whoever had made one would be its own.
 #[test]
 fn who_has_given_up_system_calls_is_refused_and_left_alone() {

@@ -1,8 +1,8 @@
 // cc: gcc -O1 -g -Wall
 // Kinds: pty
 // A pseudo-terminal with both ends: its modes, window size, bytes in both directions, and a session whose
-// controlling terminal it is, with a foreground group. Of two descriptors of one open file one is closed on exec: how it
-// was opened makes fdinfo say that of both.
+// controlling terminal it is, with a foreground group. Its slave is open twice, once with two descriptors of which one is
+// closed on exec.
 #include "subject.h"
 #include <pty.h>
 #include <sys/ioctl.h>
@@ -27,8 +27,8 @@ int main(void) {
         _exit(5);
     }
     MUST(read(ready[0], text, 1) == 1 && tcgetattr(master, &modes) == 0);
-    int closed = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC), kept;
-    MUST(closed >= 0 && (kept = dup(closed)) >= 0);
+    int closed = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY), kept;
+    MUST(closed >= 0 && (kept = dup(closed)) >= 0 && fcntl(closed, F_SETFD, FD_CLOEXEC) == 0);
     until_told();
     MUST(fcntl(closed, F_GETFD) == FD_CLOEXEC && fcntl(kept, F_GETFD) == 0 && close(closed) == 0 && close(kept) == 0);
     MUST(ioctl(master, TIOCGWINSZ, &seen) == 0 && seen.ws_row == 33 && seen.ws_col == 111);

@@ -319,6 +319,7 @@ impl Freezer {
         for tid in self.tasks.keys() {
             if let Err(errno) = ptrace::detach(tid.0, 0) {
                 tracing::debug!(%tid, %errno, "cannot detach: it runs, or is gone");
+                wait::reap(tid.0);
             }
         }
     }
