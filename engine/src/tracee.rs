@@ -19,6 +19,7 @@ mod walkout;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -37,7 +38,7 @@ use crate::error::{Error, Result, kernel_io};
 use crate::fault;
 use crate::inventory::{Life, Pid, Rseq, Thread, Tid};
 use crate::sys::wait::Change;
-use crate::sys::{ptrace, rseq, wait};
+use crate::sys::{pidfd, ptrace, rseq, wait};
 
 /// One process of a frozen tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,6 +267,8 @@ impl Tree {
 
     /// Kills everybody, and waits until they are gone.
     pub fn kill(mut self) -> Result<()> {
+        let handles: Vec<_> =
+            self.members.keys().filter_map(|pid| pidfd::open(*pid).ok()).collect();
         for pid in self.members.keys() {
             // SIGKILL reaches stopped tracees; whoever is gone already needs none.
             match nix::sys::signal::kill(
@@ -275,6 +278,10 @@ impl Tree {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(errno) => return Err(Error::Kernel("kill", errno)),
             }
+        }
+        // Only so that they are gone sooner: two processors free memory in half the time.
+        for handle in &handles {
+            pidfd::release_memory(handle.as_fd()).unwrap_or_default();
         }
         // Others before leaders: the end of a leader is told last.
         let tasks = std::mem::take(&mut self.tasks);

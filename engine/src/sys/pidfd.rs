@@ -1,4 +1,5 @@
-//! Handles of processes, and descriptors duplicated out of them (`pidfd_open(2)`, `pidfd_getfd(2)`).
+//! Handles of processes, and descriptors duplicated out of them (`pidfd_open(2)`, `pidfd_getfd(2)`);
+//! the memory of those that are being killed (`process_mrelease(2)`).
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -21,6 +22,15 @@ pub(crate) fn take(process: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
     owned(fd)
 }
 
+/// `include/uapi/asm-generic/unistd.h`, since 5.15.
+const SYS_PROCESS_MRELEASE: libc::c_long = 448;
+
+/// Frees the memory of a process that was sent `SIGKILL`, side by side with its own ending.
+pub(crate) fn release_memory(process: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the call takes numbers only; `process` is open for its length.
+    Errno::result(unsafe { libc::syscall(SYS_PROCESS_MRELEASE, process.as_raw_fd(), 0) }).map(drop)
+}
+
 fn owned(fd: i64) -> Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
@@ -33,6 +43,17 @@ mod tests {
     use crate::sys::kcmp;
     use std::cmp::Ordering;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn only_the_memory_of_the_dying_is_released() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let handle = open(Pid(child.id().cast_signed())).unwrap();
+        assert_eq!(release_memory(handle.as_fd()), Err(Errno::EINVAL));
+        child.kill().unwrap();
+        // It may have ended by itself already.
+        assert!(matches!(release_memory(handle.as_fd()), Ok(()) | Err(Errno::ESRCH)));
+        child.wait().unwrap();
+    }
 
     #[test]
     fn what_was_taken_is_the_same_open_file() {
