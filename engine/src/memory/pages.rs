@@ -1,7 +1,8 @@
 //! Which pages of an address space are its own: private ones that are there or swapped out.
 //!
 //! Pages of files that were never written are the file's; zero pages read as zeros anyway; what was
-//! never touched is not there, and stays so. `PAGEMAP_SCAN` tells it in a millisecond for each GiB;
+//! never touched is not there, and stays so. `PAGEMAP_SCAN` tells it in a millisecond for each GiB, if
+//! it is not asked which pages are files': for that it looks at each page (ten milliseconds);
 //! before 6.7 the entries of `/proc/PID/pagemap` are read one by one, of private areas only
 //! (`Documentation/admin-guide/mm/pagemap.rst`).
 use std::fs::File;
@@ -16,6 +17,8 @@ use crate::inventory::{Backing, Pid, Vma};
 use crate::sys::pagemap::{self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED};
 
 const PAGE: u64 = 4096;
+/// Anonymous areas of this length are asked about by themselves: no page in them is a file's.
+const LARGE: u64 = 4 << 20;
 /// What programs have; beyond are the kernel and `[vsyscall]`.
 const USER: u64 = 0x7fff_ffff_f000;
 /// Of a pagemap entry.
@@ -46,8 +49,8 @@ fn private(vma: &Vma) -> bool {
 /// Those of a process that stands still.
 pub(crate) fn of(pid: Pid, vmas: &[Vma]) -> Result<Pages> {
     let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(kernel_io("open"))?;
-    let found = match scan(&pagemap, GUARD) {
-        Err(Errno::EINVAL) => scan(&pagemap, 0),
+    let found = match scan(&pagemap, vmas, GUARD) {
+        Err(Errno::EINVAL) => scan(&pagemap, vmas, 0),
         found => found,
     };
     let found = match found {
@@ -63,18 +66,28 @@ pub(crate) fn of(pid: Pid, vmas: &[Vma]) -> Result<Pages> {
     Ok(Pages { own: split(false, private), guards: split(true, |_| true) })
 }
 
-fn scan(pagemap: &File, guard: u64) -> nix::Result<Vec<Region>> {
-    let (mut all, mut at) = (Vec::<Region>::new(), 0);
-    let mut room = vec![Region::default(); 4096];
-    let sorts = (FILE | PFNZERO, PRESENT | SWAPPED | guard, PRESENT | guard);
-    while at < USER {
-        let (count, reached) = pagemap::scan(pagemap.as_fd(), (at, USER), sorts, &mut room)?;
-        all.extend(room.iter().take(count));
-        if reached <= at {
-            return Err(Errno::EBADMSG);
+fn scan(pagemap: &File, vmas: &[Vma], guard: u64) -> nix::Result<Vec<Region>> {
+    let (mut all, mut room) = (Vec::new(), vec![Region::default(); 4096]);
+    let mut part = |(mut at, end), not| {
+        let sorts = (not | PFNZERO, PRESENT | SWAPPED | guard, PRESENT | guard);
+        while at < end {
+            let (count, reached) = pagemap::scan(pagemap.as_fd(), (at, end), sorts, &mut room)?;
+            all.extend(room.iter().take(count));
+            if reached <= at {
+                return Err(Errno::EBADMSG);
+            }
+            at = reached;
         }
-        at = reached;
+        Ok(())
+    };
+    let anonymous = |vma: &&Vma| !vma.shared && vma.backing == Backing::Anonymous;
+    let mut before = 0;
+    for large in vmas.iter().filter(|vma| vma.end - vma.start >= LARGE).filter(anonymous) {
+        part((before, large.start), FILE)?;
+        part((large.start, large.end), 0)?;
+        before = large.end;
     }
+    part((before, USER), FILE)?;
     Ok(all)
 }
 
