@@ -143,8 +143,8 @@ impl Drain for Copy {
         self.run(image)
     }
 
-    fn hold(&mut self, rooms: Vec<Vec<u8>>) -> Result<bool> {
-        self.fits(rooms)
+    fn hold(&mut self, room: Vec<u8>) -> Result<bool> {
+        self.fits(room)
     }
 }
 

@@ -68,6 +68,9 @@ pub enum Error {
         /// What must stay free.
         reserve: u64,
     },
+    /// What was to be stored could not be read where it is.
+    #[error("cannot read what is to be stored")]
+    Origin(#[source] io::Error),
     /// Another user could change it behind our back.
     #[error("{} belongs to user {owner}", path.display())]
     Foreign {
@@ -162,9 +165,14 @@ pub(crate) fn io_error(op: &'static str, path: &Path) -> impl Fn(io::Error) -> E
     }
 }
 
-/// A store behind somebody's port speaks `io::Result`; the typed error stays inside.
+/// A store behind somebody's port speaks `io::Result`; the typed error stays inside. What comes from
+/// beyond the port goes back as it came.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
+        let error = match error {
+            Error::Origin(theirs) => return theirs,
+            ours => ours,
+        };
         let kind = match &error {
             Error::Damaged { .. } | Error::Spoilt { .. } | Error::Newer { .. } => {
                 io::ErrorKind::InvalidData
@@ -174,7 +182,7 @@ impl From<Error> for io::Error {
             Error::Foreign { .. } | Error::Exposed { .. } => io::ErrorKind::PermissionDenied,
             Error::Busy { .. } => io::ErrorKind::ResourceBusy,
             Error::Misuse { .. } => io::ErrorKind::InvalidInput,
-            Error::Io { source, .. } => source.kind(),
+            Error::Io { source, .. } | Error::Origin(source) => source.kind(),
             Error::Catalog { .. } => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

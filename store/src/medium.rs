@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::libc;
 use nix::sys::uio::pwritev;
 
 use crate::error::{Error, Result, io_error};
@@ -79,6 +80,27 @@ impl Medium {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         options.open(path).map_err(io_error("create", path))
+    }
+
+    /// Another way to a file of ours, past the page cache, if there is one.
+    pub(crate) fn open_direct(path: &Path) -> Option<File> {
+        OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path).ok()
+    }
+
+    /// Writes past the page cache; through it if the file system wants larger blocks for that.
+    pub(crate) fn write_past_cache(
+        &self,
+        (direct, file): (&File, &File),
+        path: &Path,
+        bytes: &[u8],
+        at: u64,
+    ) -> Result<()> {
+        match self.write_at(direct, path, &[bytes], at) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {
+                self.write_at(file, path, &[bytes], at)
+            }
+            done => done,
+        }
     }
 
     /// Writes all parts, one behind the other.

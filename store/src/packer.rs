@@ -1,30 +1,36 @@
-//! From bytes to chunks in a pack: named, compressed and written by two more threads.
+//! From bytes to chunks in a pack: read, named, compressed and written by threads of our own.
 //!
-//! The program may be standing still meanwhile, so whoever gives bytes only copies them into a batch.
-//! The queue is short, so that memory stays bounded, and spent batches are used again. Threads take a
-//! batch each, and meet only to say which chunks are new and to get room in the pack: they write it
-//! themselves, and have the kernel begin to write back, so that the sync at the end finds little to do.
-use std::collections::BTreeSet;
-use std::ops::Range;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+//! What is large is not given but announced: the threads read it themselves, from wherever it is
+//! ([`Origin`]), a little at a time. What is given is copied into a batch. The queue is short, so that
+//! memory stays bounded. Threads meet only to say which chunks are new and to get room in the pack.
+mod outlet;
+mod pool;
 
-use crate::chunk::{self, Codec, Name};
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::outlet::Outlet;
+use self::pool::Pool;
+pub(crate) use self::pool::full_runs;
+use crate::chunk::{LARGEST, Name};
 use crate::error::{Error, Result};
 use crate::index::{Index, Names};
 use crate::layout::Store;
-use crate::medium::Medium;
-use crate::pack::{self, Extent, HEADER, Location, PackWriter};
+use crate::pack::{self, Extent, Location, PackWriter};
 use crate::space;
 
-/// How much is handed to a thread at once: the room of a batch. All rooms together stay in the cache.
-pub(crate) const BATCH: usize = 512 << 10;
-/// How many batches may wait.
-const WAITING: usize = 4;
-const THREADS: usize = 2;
+/// How much is handed to a thread at once: what it does with it stays in its cache.
+pub(crate) const BATCH: usize = 256 << 10;
 /// After how many stored bytes we look whether the disk fills up.
 const LOOK: u64 = 64 << 20;
+
+/// A run of a stream: its offset, and its length.
+pub type Run = (u64, usize);
+/// Reads runs into a room, one behind the other, all of them or none. Called by any thread, until the
+/// writer is settled.
+pub type Origin = Arc<dyn Fn(&[Run], &mut [u8]) -> io::Result<()> + Send + Sync>;
 
 /// Where in a stream a chunk belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,32 +40,38 @@ pub(crate) struct Entry {
     pub(crate) name: Name,
 }
 
-/// Bytes on their way to chunks.
-#[derive(Debug)]
-struct Batch {
-    /// All of the room, whatever is in it.
-    room: Vec<u8>,
-    used: usize,
-    chunks: Vec<Piece>,
-}
-
 /// What becomes a chunk: its stream, its offset there, and where it lies in a room.
-pub(crate) type Piece = (u32, u64, Range<usize>);
+type Piece = (u32, u64, Range<usize>);
 
-impl Batch {
-    fn in_room(room: Vec<u8>) -> Self {
-        Self { room, used: 0, chunks: Vec::new() }
-    }
+/// Work for a thread.
+enum Work {
+    /// Bytes in a room of their own.
+    Here { room: Vec<u8>, pieces: Vec<Piece> },
+    /// Runs of a stream that are yet to be read.
+    There { stream: u32, runs: Vec<Run>, origin: Origin },
 }
 
 /// Takes bytes, gives entries.
-#[derive(Debug)]
 pub(crate) struct Packer {
     shared: Arc<Shared>,
-    batch: Batch,
+    /// Bytes that were given, and how many.
+    room: Vec<u8>,
+    used: usize,
+    pieces: Vec<Piece>,
+    /// What was announced.
+    announced: Option<Announced>,
+    outlet: Outlet,
     pool: Option<Pool>,
     /// What was stored without the pool, or is known from elsewhere.
     pub(crate) entries: Vec<Entry>,
+}
+
+/// Runs of one stream that make up the next piece of work.
+struct Announced {
+    stream: u32,
+    runs: Vec<Run>,
+    bytes: usize,
+    origin: Origin,
 }
 
 #[derive(Debug)]
@@ -81,13 +93,10 @@ struct State {
     failed: Option<Error>,
 }
 
-/// Where a thread compresses to, used again and again.
-type Rooms = Vec<Vec<u8>>;
-
-#[derive(Debug)]
-struct Pool {
-    batches: SyncSender<Batch>,
-    threads: Vec<JoinHandle<Vec<Entry>>>,
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").field("shared", &self.shared).finish_non_exhaustive()
+    }
 }
 
 impl Packer {
@@ -96,7 +105,16 @@ impl Packer {
         let state = State { new: Names::default(), pack: None, looked_at: 0, failed: None };
         let (state, spent) = (Mutex::new(state), Mutex::default());
         let shared = Arc::new(Shared { store: store.clone(), index, state, spent });
-        Self { shared, batch: Batch::in_room(Vec::new()), pool: None, entries: Vec::new() }
+        Self {
+            shared,
+            room: Vec::new(),
+            used: 0,
+            pieces: Vec::new(),
+            announced: None,
+            outlet: Outlet::default(),
+            pool: None,
+            entries: Vec::new(),
+        }
     }
 
     /// Whether a chunk is stored already, or about to be.
@@ -115,79 +133,95 @@ impl Packer {
 
     /// Adds what becomes one chunk.
     pub(crate) fn push(&mut self, stream: u32, at: u64, bytes: &[u8]) -> Result<()> {
-        if self.batch.used + bytes.len() > self.batch.room.len() {
-            let next = Batch::in_room(self.room());
-            let full = std::mem::replace(&mut self.batch, next);
-            self.hand_over(full)?;
+        if self.used + bytes.len() > self.room.len() {
+            self.give()?;
+            self.room = self.shared.room();
         }
-        let place = self.batch.used..self.batch.used + bytes.len();
+        let place = self.used..self.used + bytes.len();
         let too_long = || Error::Misuse { what: "a chunk is too long".into() };
-        let room = self.batch.room.get_mut(place.clone()).ok_or_else(too_long)?;
-        room.copy_from_slice(bytes);
-        self.batch.used = place.end;
-        self.batch.chunks.push((stream, at, place));
+        self.room.get_mut(place.clone()).ok_or_else(too_long)?.copy_from_slice(bytes);
+        self.used = place.end;
+        self.pieces.push((stream, at, place));
         Ok(())
     }
 
-    /// Adds what becomes chunks and is in a room of its own already; gives back another room.
-    pub(crate) fn push_room(&mut self, room: Vec<u8>, chunks: Vec<Piece>) -> Result<Vec<u8>> {
-        if chunks.is_empty() {
-            return Ok(room);
+    /// Adds a run of a stream that lies in one block: it is read when a thread has time. Runs of a
+    /// stream ascend.
+    pub(crate) fn announce(&mut self, stream: u32, run: Run, origin: &Origin) -> Result<()> {
+        let block = |at: u64| at / LARGEST as u64;
+        let fits = |next: &Announced| {
+            let last = next.runs.last().map(|(at, len)| block(*at + *len as u64 - 1));
+            let same_block = last == Some(block(run.0));
+            next.stream == stream && (same_block || next.bytes + LARGEST <= BATCH)
+        };
+        if !self.announced.as_ref().is_some_and(fits) {
+            self.give_announced()?;
         }
-        self.hand_over(Batch { room, used: 0, chunks })?;
-        Ok(self.room())
+        let new = || Announced { stream, runs: Vec::new(), bytes: 0, origin: Arc::clone(origin) };
+        let next = self.announced.get_or_insert_with(new);
+        match next.runs.last_mut() {
+            Some((at, len)) if *at + *len as u64 == run.0 => *len += run.1,
+            _ => next.runs.push(run),
+        }
+        next.bytes += run.1;
+        Ok(())
     }
 
-    /// Room for a batch.
-    pub(crate) fn room(&self) -> Vec<u8> {
-        self.shared.spent().pop().unwrap_or_else(|| vec![0; BATCH])
-    }
-
-    fn hand_over(&mut self, batch: Batch) -> Result<()> {
-        if batch.chunks.is_empty() {
+    fn give_announced(&mut self) -> Result<()> {
+        let Some(Announced { stream, runs, origin, .. }) = self.announced.take() else {
             return Ok(());
-        }
+        };
+        self.hand_over(Work::There { stream, runs, origin })
+    }
+
+    fn give(&mut self) -> Result<()> {
+        let (room, pieces) = (std::mem::take(&mut self.room), std::mem::take(&mut self.pieces));
+        self.used = 0;
+        if pieces.is_empty() { Ok(()) } else { self.hand_over(Work::Here { room, pieces }) }
+    }
+
+    fn hand_over(&mut self, work: Work) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let pool = self.pool.get_or_insert_with(|| Pool::start(&shared));
-        if pool.batches.send(batch).is_err() {
+        if !self.pool.get_or_insert_with(|| Pool::start(&shared)).give(work) {
             return Err(self.failure());
         }
-        match self.shared.state().failed.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.shared.failed()
     }
 
     fn failure(&self) -> Error {
-        let failed = self.shared.state().failed.take();
-        failed.unwrap_or_else(|| Error::Misuse { what: "a writing thread ended".into() })
+        let ended = || Error::Misuse { what: "a writing thread ended".into() };
+        self.shared.failed().err().unwrap_or_else(ended)
     }
 
-    /// Waits until all that was pushed is written.
+    /// Waits until all that was pushed is written, and all that was announced is read.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        let rest = std::mem::replace(&mut self.batch, Batch::in_room(Vec::new()));
-        self.entries.extend(self.shared.take(&rest, &mut Vec::new())?);
-        if let Some(Pool { batches, threads }) = self.pool.take() {
-            drop(batches);
-            for thread in threads {
-                self.entries.extend(thread.join().map_err(|_| self.failure())?);
-            }
+        self.give_announced()?;
+        // Little is done here: threads are only for what is much.
+        let (room, pieces) = (std::mem::take(&mut self.room), std::mem::take(&mut self.pieces));
+        self.used = 0;
+        let bytes = |(_, _, place): &Piece| room.get(place.clone()).unwrap_or_default();
+        let chunks: Vec<&[u8]> = pieces.iter().map(bytes).collect();
+        let names = self.shared.put(&chunks, &mut self.outlet)?;
+        let entry =
+            |((stream, at, _), name): (&Piece, Name)| Entry { stream: *stream, at: *at, name };
+        self.entries.extend(pieces.iter().zip(names).map(entry));
+        if let Some(pool) = self.pool.take() {
+            let entries = pool.finish().ok_or_else(|| self.failure())?;
+            self.entries.extend(entries);
         }
-        match self.shared.state().failed.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.shared.failed()
     }
 
-    /// Stores chunks at once, and names them.
-    pub(crate) fn store(&self, chunks: &[Vec<u8>]) -> Result<Vec<Name>> {
+    /// Stores chunks, and names them.
+    pub(crate) fn store(&mut self, chunks: &[Vec<u8>]) -> Result<Vec<Name>> {
         let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
-        self.shared.put(&chunks, &mut Rooms::new())
+        self.shared.put(&chunks, &mut self.outlet)
     }
 
     /// Makes the pack durable and puts it in place; how many bytes it has, and its name, which is
     /// not durable yet.
-    pub(crate) fn seal(&self) -> Result<(u64, Option<String>)> {
+    pub(crate) fn seal(&mut self) -> Result<(u64, Option<String>)> {
+        self.outlet.finish(&self.shared)?;
         let Some(pack) = self.shared.state().pack.take() else { return Ok((0, None)) };
         let bytes = pack.len();
         let path = pack.finish()?;
@@ -198,41 +232,7 @@ impl Packer {
 /// Given up: only when no thread is at it any more is the pack let go, and its draft removed.
 impl Drop for Packer {
     fn drop(&mut self) {
-        if let Some(Pool { batches, threads }) = self.pool.take() {
-            drop(batches);
-            for thread in threads {
-                drop(thread.join());
-            }
-        }
-    }
-}
-
-impl Pool {
-    fn start(shared: &Arc<Shared>) -> Self {
-        let (batches, waiting) = sync_channel::<Batch>(WAITING);
-        let waiting = Arc::new(Mutex::new(waiting));
-        let start = |_| {
-            let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
-            std::thread::spawn(move || work(&shared, &waiting))
-        };
-        Self { batches, threads: (0..THREADS).map(start).collect() }
-    }
-}
-
-/// One thread: takes batches until there are no more. After a failure they are taken and dropped, so
-/// that nobody waits.
-fn work(shared: &Shared, waiting: &Mutex<Receiver<Batch>>) -> Vec<Entry> {
-    let (mut entries, mut rooms) = (Vec::new(), Vec::new());
-    loop {
-        let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = batch else { return entries };
-        match shared.take(&batch, &mut rooms) {
-            Ok(more) => entries.extend(more),
-            Err(error) => drop(shared.state().failed.get_or_insert(error)),
-        }
-        if batch.room.len() == BATCH {
-            shared.spent().push(batch.room);
-        }
+        drop(self.pool.take().map(Pool::finish));
     }
 }
 
@@ -241,20 +241,29 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spent(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Room for a batch.
+    fn room(&self) -> Vec<u8> {
+        let spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spent.unwrap_or_else(|| vec![0; BATCH])
     }
 
-    fn take(&self, batch: &Batch, rooms: &mut Rooms) -> Result<Vec<Entry>> {
-        let bytes = |(_, _, place): &Piece| batch.room.get(place.clone()).unwrap_or_default();
-        let chunks: Vec<&[u8]> = batch.chunks.iter().map(bytes).collect();
-        let names = self.put(&chunks, rooms)?;
-        let placed = batch.chunks.iter().zip(names);
-        Ok(placed.map(|((stream, at, _), name)| Entry { stream: *stream, at: *at, name }).collect())
+    fn spent(&self, room: Vec<u8>) {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+    }
+
+    /// Keeps the first failure, until somebody asks.
+    fn note(&self, done: Result<()>) {
+        if let Err(error) = done {
+            self.state().failed.get_or_insert(error);
+        }
+    }
+
+    fn failed(&self) -> Result<()> {
+        self.state().failed.take().map_or(Ok(()), Err)
     }
 
     /// Stores those chunks that are not stored yet, and names all.
-    fn put(&self, chunks: &[&[u8]], rooms: &mut Rooms) -> Result<Vec<Name>> {
+    fn put(&self, chunks: &[&[u8]], outlet: &mut Outlet) -> Result<Vec<Name>> {
         let names: Vec<Name> = chunks.iter().map(|chunk| Name::of(chunk)).collect();
         let new: Vec<bool> = {
             let mut state = self.state();
@@ -263,35 +272,23 @@ impl Shared {
             names.iter().map(|name| !known.contains_key(name) && state.new.insert(*name)).collect()
         };
         let new = chunks.iter().zip(&names).zip(new).filter(|(_, new)| *new);
-        let mut packed = Vec::new();
-        for ((bytes, name), _) in new {
-            packed.push(Packed::of(*name, bytes, rooms.pop().unwrap_or_default())?);
-        }
-        if !packed.is_empty() {
-            self.write(&packed)?;
-        }
-        rooms.extend(packed.into_iter().map(|one| one.smaller));
+        new.map(|(one, _)| one).try_for_each(|(bytes, name)| outlet.add(*name, bytes, self))?;
         Ok(names)
     }
 
-    fn write(&self, packed: &[Packed<'_>]) -> Result<()> {
-        let Extent { file, path, at } = self.room(packed)?;
-        let parts: Vec<&[u8]> =
-            packed.iter().flat_map(|one| [one.header.as_slice(), one.stored()]).collect();
-        self.store.medium().write_at(&file, &path, &parts, at)?;
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        Medium::hurry(&file, at, len as u64);
-        Ok(())
-    }
-
-    fn room(&self, packed: &[Packed<'_>]) -> Result<Extent> {
+    /// Gives out room in the pack; see [`PackWriter::extend`].
+    fn extent(
+        &self,
+        chunks: impl Iterator<Item = (Name, Location)>,
+        len: u64,
+        much: bool,
+    ) -> Result<Extent> {
         let mut state = self.state();
         if state.pack.is_none() {
             state.pack = Some(PackWriter::create(&self.store)?);
         }
-        let chunks = packed.iter().map(|one| (one.name, one.location));
         let pack = state.pack.as_mut().ok_or_else(|| Error::Misuse { what: "no pack".into() })?;
-        let (extent, len) = (pack.extend(chunks), pack.len());
+        let (extent, len) = (pack.extend(chunks, len, much), pack.len());
         let look = len >= state.looked_at + LOOK;
         if look {
             state.looked_at = len;
@@ -301,34 +298,5 @@ impl Shared {
             space::check_reserve(self.store.dir())?;
         }
         Ok(extent)
-    }
-}
-
-/// A chunk ready to be written.
-#[derive(Debug)]
-struct Packed<'a> {
-    name: Name,
-    location: Location,
-    header: [u8; HEADER],
-    bytes: &'a [u8],
-    smaller: Vec<u8>,
-}
-
-impl<'a> Packed<'a> {
-    fn of(name: Name, bytes: &'a [u8], mut smaller: Vec<u8>) -> Result<Self> {
-        let packed = chunk::pack(bytes, &mut smaller).and_then(|len| smaller.get(..len));
-        let codec = if packed.is_some() { Codec::Lz4 } else { Codec::Raw };
-        let stored = packed.unwrap_or(bytes);
-        let too_long = |_| Error::Misuse { what: "a chunk is too long".into() };
-        let raw = u32::try_from(bytes.len()).map_err(too_long)?;
-        let header = pack::header(&name, codec, raw, stored)?;
-        let stored = u32::try_from(stored.len()).map_err(too_long)?;
-        let location = Location { pack: 0, at: 0, stored, raw, codec };
-        Ok(Self { name, location, header, bytes, smaller })
-    }
-
-    fn stored(&self) -> &[u8] {
-        let smaller = self.smaller.get(..self.location.stored as usize).unwrap_or_default();
-        if self.location.codec == Codec::Raw { self.bytes } else { smaller }
     }
 }

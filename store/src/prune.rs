@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::index::{Index, Names};
 use crate::layout::{self, Store};
 use crate::manifest::Manifest;
-use crate::pack::{self, HEADER, PackWriter};
+use crate::pack::{self, HEADER, Location, PackWriter};
 use crate::reader::entries_of;
 
 /// What pruning did.
@@ -315,7 +315,8 @@ impl Store {
         for (name, _) in chunks {
             let stored = index.stored(name, &mut room)?;
             debug_assert_eq!(room.len(), HEADER + stored.location.stored as usize);
-            let extent = pack.extend([(*name, stored.location)]);
+            let location = Location { at: HEADER as u64, ..stored.location };
+            let extent = pack.extend([(*name, location)], room.len() as u64, false);
             self.medium().write_at(&extent.file, &extent.path, &[&room], extent.at)?;
         }
         pack.finish()?;

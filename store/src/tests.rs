@@ -48,7 +48,7 @@ fn contents(reader: &Reader, name: &str, size: usize) -> Vec<u8> {
     all
 }
 
-fn noise(len: usize, mut seed: u64) -> Vec<u8> {
+pub(crate) fn noise(len: usize, mut seed: u64) -> Vec<u8> {
     let step = || {
         seed ^= seed << 13;
         seed ^= seed >> 7;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::api::NewSnapshot;
-use crate::chunk::{self, LARGEST, Name, PAGE};
+use crate::chunk::{LARGEST, Name, PAGE};
 use crate::epoch;
 use crate::error::{Error, Result};
 use crate::facts::{Meta, Snapshot};
@@ -18,7 +18,7 @@ use crate::layout::{Lock, Store, VERSION};
 use crate::line::Line;
 use crate::manifest::{Facts, Leaf, Manifest, Stream};
 use crate::pack;
-use crate::packer::{Entry, Packer};
+use crate::packer::{Entry, Origin, Packer, Run, full_runs};
 use crate::reader::{Entries, Reader};
 use crate::space;
 
@@ -97,6 +97,8 @@ struct Open {
     /// The block that is being filled.
     at: u64,
     block: Vec<u8>,
+    /// Up to here it was announced, in whole pages.
+    announced: u64,
 }
 
 impl Store {
@@ -166,6 +168,9 @@ impl Writer {
     /// is written in part is zero in the rest.
     pub fn stream(&mut self, name: &str, mut at: u64, mut bytes: &[u8]) -> Result<()> {
         self.open(name)?;
+        if self.streams.get(name).is_some_and(|open| at < open.announced) {
+            return Err(descends(name));
+        }
         while !bytes.is_empty() {
             let offset = usize::try_from(at % BLOCK).unwrap_or_default();
             self.turn_to(name, at - offset as u64)?;
@@ -191,36 +196,30 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends runs of bytes, at their offsets, that lie one behind the other in `room`. Gives back
-    /// room for the next: whole blocks are not copied, but handed on with the room that they are in.
-    pub fn runs(&mut self, name: &str, runs: &[(u64, usize)], room: Vec<u8>) -> Result<Vec<u8>> {
+    /// Appends runs of bytes, at their offsets, which are multiples of a page. Threads of ours read them
+    /// from where they are, sooner or later: before [`settle`](Self::settle) returns.
+    pub fn runs(&mut self, name: &str, runs: &[Run], origin: &Origin) -> Result<()> {
         let id = self.open(name)?;
-        let (mut start, mut pieces) = (0, Vec::new());
-        for &(mut at, len) in runs {
-            let end = start + len;
-            while start < end {
+        for &(mut at, mut len) in runs {
+            while len > 0 {
                 let offset = usize::try_from(at % BLOCK).unwrap_or_default();
-                let take = (end - start).min(LARGEST - offset);
-                let bytes = room.get(start..start + take).unwrap_or_default();
-                if bytes.len() == LARGEST && self.turn_to_fresh(name, at)? {
-                    self.pass(name, at + BLOCK);
-                    pieces.extend(
-                        full_runs(bytes)
-                            .map(|(from, to)| (id, at + from as u64, start + from..start + to)),
-                    );
-                } else {
-                    self.stream(name, at, bytes)?;
+                let take = len.min(LARGEST - offset);
+                let fresh = self.turn_to_fresh(name, at - offset as u64)?;
+                let Some(open) = self.streams.get_mut(name) else { break };
+                if !fresh || at < open.announced || at % PAGE as u64 != 0 {
+                    return Err(descends(name));
                 }
-                (start, at) = (start + take, at + take as u64);
+                open.announced = (at + take as u64).next_multiple_of(PAGE as u64);
+                self.packer.announce(id, (at, take), origin)?;
+                (at, len) = (at + take as u64, len - take);
             }
         }
-        self.packer.push_room(room, pieces)
+        Ok(())
     }
 
-    /// Room for [`runs`](Self::runs).
-    #[must_use]
-    pub fn room(&self) -> Vec<u8> {
-        self.packer.room()
+    /// Waits until all that was announced has been read.
+    pub fn settle(&mut self) -> Result<()> {
+        self.packer.flush()
     }
 
     /// Says that a range of a stream is as it was in the parent. It takes its place among the
@@ -278,7 +277,7 @@ impl Writer {
         let id = self.next_id;
         let too_many = || Error::Misuse { what: "there are too many streams".into() };
         self.next_id = id.checked_add(1).ok_or_else(too_many)?;
-        let open = Open { id, at: 0, block: Vec::new() };
+        let open = Open { id, at: 0, block: Vec::new(), announced: 0 };
         self.streams.insert(name.to_owned(), open);
         Ok(id)
     }
@@ -290,7 +289,7 @@ impl Writer {
             return Ok(());
         }
         if block_at < open.at {
-            return Err(Error::Misuse { what: format!("offsets of {name} do not ascend") });
+            return Err(descends(name));
         }
         let mut block = std::mem::take(&mut open.block);
         let (id, at) = (open.id, open.at);
@@ -369,15 +368,6 @@ impl Writer {
     }
 }
 
-/// Where pages that are not zero begin and end, neighbours joined.
-fn full_runs(block: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
-    let mut pages = block.chunks(PAGE).enumerate().peekable();
-    std::iter::from_fn(move || {
-        let (first, page) = pages.find(|(_, page)| !chunk::is_zero(page))?;
-        let (start, mut end) = (first * PAGE, first * PAGE + page.len());
-        while let Some((_, page)) = pages.next_if(|(_, page)| !chunk::is_zero(page)) {
-            end += page.len();
-        }
-        Some((start, end))
-    })
+fn descends(name: &str) -> Error {
+    Error::Misuse { what: format!("offsets of {name} do not ascend") }
 }

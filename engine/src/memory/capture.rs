@@ -1,30 +1,29 @@
-//! Memory and what objects hold, on their way into an image: copied while the tree stands still.
+//! Memory and what objects hold, on their way into an image: read while the tree stands still.
 //!
-//! Pages are read by `process_vm_readv(2)` in large runs, many ranges in one call, and go straight to
-//! the sink: what we hold is one buffer, however large the program. Pages that their owner may not
-//! read itself come through `/proc/PID/mem`; and so do those that parent and child share until one of
-//! them writes, of which `process_vm_readv(2)` would make two. Holes of files stay holes.
+//! Nothing is copied here: a sink is told which runs of pages there are, and how to read them, and has as
+//! many threads read as suits it, each into a room of its own. Pages are read by `process_vm_readv(2)`,
+//! many runs in one call. Pages that their owner may not read itself come through `/proc/PID/mem`; and
+//! so do those that parent and child share until one of them writes, of which `process_vm_readv(2)`
+//! would make two. Holes of files stay holes.
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::IoSliceMut;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
-use nix::sys::stat::fstat;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{self, Whence, lseek};
 
 use super::collect::Own;
-use super::fill::{intersect, without};
+use super::fill::overlaps;
+use super::pages::Ranges;
 use crate::error::{Error, Result, kernel, kernel_io};
-use crate::image::{Bulk, Contents, ImageSink};
+use crate::image::{Bulk, Contents, ImageSink, Origin, Run};
 use crate::inventory::{End, Pid, SpaceId};
 
-/// How much is read in one go: little enough that who takes it finds it in the cache.
-pub(crate) const ROOM: usize = 512 << 10;
-/// Large runs are cut at multiples of this: sinks store blocks, and copy what is part of one.
-const ALIGN: u64 = 64 << 10;
+/// How much a sink is told of at once, so that it can say how far it is.
+const STEP: usize = 8 << 20;
 /// `IOV_MAX` of `include/uapi/linux/uio.h`.
 const RUNS: usize = 1024;
 
@@ -36,153 +35,188 @@ pub(crate) struct Copy {
     /// What objects gave.
     pub(crate) bulk: Bulk,
     /// What was copied already.
-    held: Vec<Run>,
+    held: Vec<Part>,
 }
 
-/// Runs that lie one behind the other in a room, and whose they are.
-type Run = (Contents, Vec<(u64, usize)>, Vec<u8>);
+/// Some bytes, and where they are.
+struct Part {
+    of: Contents,
+    runs: Vec<Run>,
+    origin: Origin,
+}
+
+impl std::fmt::Debug for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Part")
+            .field("of", &self.of)
+            .field("runs", &self.runs.len())
+            .finish_non_exhaustive()
+    }
+}
 
 impl Copy {
-    /// Copies everything into `rooms`, unless they are too few; whether they were enough.
-    pub(crate) fn fits(&mut self, mut rooms: Vec<Vec<u8>>) -> Result<bool> {
-        let space: usize = rooms.iter().map(Vec::len).sum();
-        if self.size()? > space as u64 {
-            return Ok(false);
+    /// Copies everything into `room`, unless it is too little; whether it was enough.
+    pub(crate) fn fits(&mut self, mut room: Vec<u8>) -> Result<bool> {
+        let parts = self.parts()?;
+        let wanted: usize = parts.iter().map(|part| size(&part.runs)).sum();
+        let mut rest = room.get_mut(..wanted);
+        let fits = rest.is_some();
+        for part in parts.iter().filter(|_| fits) {
+            let (now, later) = rest.take().unwrap_or_default().split_at_mut(size(&part.runs));
+            (part.origin)(&part.runs, now).map_err(back)?;
+            rest = Some(later);
         }
-        let mut room = rooms.pop().unwrap_or_default();
-        let mut keep = |of, runs: &[(u64, usize)], room: Vec<u8>| {
-            let used = runs.iter().map(|run| run.1).sum::<usize>();
-            // Many small ones must not take many rooms.
-            let part = room.get(..used).filter(|part| part.len() < ROOM / 2).map(<[u8]>::to_vec);
-            let (kept, next) = match part {
-                Some(part) => (part, room),
-                None => (room, rooms.pop().unwrap_or_else(|| vec![0; ROOM])),
-            };
-            self.held.push((of, runs.to_vec(), kept));
-            Ok(next)
-        };
-        for (id, (pid, own)) in std::mem::take(&mut self.spaces) {
-            let give = &mut |runs: &[(u64, usize)], room| keep(Contents::Space(id), runs, room);
-            pages(pid, &own, &mut room, give)?;
-        }
-        for (object, file) in std::mem::take(&mut self.bulk.files) {
-            let of = Contents::Object(object, End(0));
-            contents(file, &mut room, &mut |runs: &[(u64, usize)], room| keep(of, runs, room))?;
-        }
-        Ok(true)
+        self.held = if fits { hold(parts, room) } else { parts };
+        Ok(fits)
     }
 
-    /// How much there is to copy, about.
-    fn size(&self) -> Result<u64> {
-        let ranges = self.spaces.values().flat_map(|(_, own)| &own.pages);
-        let mut size: u64 = ranges.map(|(start, end)| end - start).sum();
-        for file in self.bulk.files.values() {
-            let blocks = fstat(file).map_err(kernel("fstat"))?.st_blocks;
-            size += u64::try_from(blocks).unwrap_or_default() * 512;
+    /// Everything that is still where it was.
+    fn parts(&mut self) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        for (id, (pid, Own { pages, shared })) in std::mem::take(&mut self.spaces) {
+            let memory = Memory { pid, shared, file: OnceLock::new() };
+            let run = |(start, end): &(u64, u64)| {
+                (*start, usize::try_from(end - start).unwrap_or(usize::MAX))
+            };
+            parts.push(Part {
+                of: Contents::Space(id),
+                runs: pages.iter().map(run).collect(),
+                origin: Arc::new(move |runs, room| memory.read(runs, room).map_err(there)),
+            });
         }
-        Ok(size)
+        for (object, file) in std::mem::take(&mut self.bulk.files) {
+            let file = File::from(file);
+            let (of, runs) = (Contents::Object(object, End(0)), data(&file)?);
+            let origin =
+                Arc::new(move |runs: &[Run], room: &mut [u8]| read_file(&file, runs, room));
+            parts.push(Part { of, runs, origin });
+        }
+        Ok(parts)
     }
 
     /// Copies everything; how many bytes.
-    pub(crate) fn run(self, image: &mut dyn ImageSink) -> Result<u64> {
-        let (mut room, mut total) = (Vec::new(), 0);
-        for (of, runs, room) in self.held {
-            total += runs.iter().map(|run| run.1 as u64).sum::<u64>();
-            image.runs(of, &runs, room)?;
-        }
-        if !self.spaces.is_empty() || !self.bulk.files.is_empty() {
-            room = vec![0; ROOM];
-        }
-        for (id, (pid, own)) in self.spaces {
-            let give = &mut |runs: &[(u64, usize)], room| {
-                Ok(image.runs(Contents::Space(id), runs, room)?)
-            };
-            total += pages(pid, &own, &mut room, give)?;
-        }
-        for ((object, end), bytes) in self.bulk.bytes {
+    pub(crate) fn run(mut self, image: &mut dyn ImageSink) -> Result<u64> {
+        let mut total = 0;
+        for ((object, end), bytes) in std::mem::take(&mut self.bulk.bytes) {
             image.bytes(Contents::Object(object, end), 0, &bytes)?;
             total += bytes.len() as u64;
         }
-        for (object, file) in self.bulk.files {
-            let give = &mut |runs: &[(u64, usize)], room| {
-                Ok(image.runs(Contents::Object(object, End(0)), runs, room)?)
-            };
-            total += contents(file, &mut room, give)?;
+        let mut parts = std::mem::take(&mut self.held);
+        parts.extend(self.parts()?);
+        for Part { of, runs, origin } in &parts {
+            total += size(runs) as u64;
+            steps(runs, |runs| image.runs(*of, runs, origin)).map_err(back)?;
         }
+        image.settle().map_err(back)?;
         Ok(total)
     }
 }
 
-/// Where bytes go: runs that lie one behind the other in a room. It gives back another.
-type Give<'a> = &'a mut dyn FnMut(&[(u64, usize)], Vec<u8>) -> Result<Vec<u8>>;
+/// An error on its way through a sink, and as it comes back.
+fn there(error: Error) -> io::Error {
+    io::Error::other(error)
+}
 
-fn pages(pid: Pid, own: &Own, room: &mut Vec<u8>, give: Give<'_>) -> Result<u64> {
-    let mut source = Source { pid, gently: false, memory: None };
-    let alone = without(&own.pages, &own.shared).into_iter().map(|range| (range, false));
-    let shared = intersect(&own.pages, &own.shared).into_iter().map(|range| (range, true));
-    let mut ranges: Vec<_> = alone.chain(shared).collect();
-    ranges.sort_unstable();
-    let (mut runs, mut filled, mut total) = (Vec::new(), 0, 0);
-    for ((start, end), gently) in ranges {
-        if source.gently != gently {
-            source.copy(&runs, room, give)?;
-            (runs, filled) = (Vec::new(), 0);
-            source.gently = gently;
-        }
-        let mut at = start;
-        while at < end {
-            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
-            let len = fitting(at, left, room.len() - filled);
-            runs.push((at, len));
-            (at, filled, total) = (at + len as u64, filled + len, total + len as u64);
-            if len < left || filled == room.len() || runs.len() == RUNS {
-                source.copy(&runs, room, give)?;
-                (runs, filled) = (Vec::new(), 0);
+fn back(error: io::Error) -> Error {
+    error.downcast::<Error>().unwrap_or_else(Error::Image)
+}
+
+fn size(runs: &[Run]) -> usize {
+    runs.iter().map(|run| run.1).sum()
+}
+
+/// Gives runs away, as many as make a step.
+fn steps(runs: &[Run], mut give: impl FnMut(&[Run]) -> io::Result<()>) -> io::Result<()> {
+    let (mut some, mut left) = (Vec::new(), STEP);
+    for &(mut at, mut len) in runs {
+        while len > 0 {
+            let take = len.min(left);
+            some.push((at, take));
+            (at, len, left) = (at + take as u64, len - take, left - take);
+            if left == 0 {
+                give(&some)?;
+                some.clear();
+                left = STEP;
             }
         }
     }
-    source.copy(&runs, room, give)?;
-    Ok(total)
+    if some.is_empty() { Ok(()) } else { give(&some) }
 }
 
-/// How much of `left` bytes at `at` is read into `space`.
-fn fitting(at: u64, left: usize, space: usize) -> usize {
-    if left <= space {
-        return left;
+/// Parts whose bytes lie one behind the other in a room of ours.
+fn hold(parts: Vec<Part>, room: Vec<u8>) -> Vec<Part> {
+    let (room, mut used) = (Arc::new(room), 0);
+    let mut held = |Part { of, runs, .. }: Part| {
+        let mut places = Vec::new();
+        for (at, len) in &runs {
+            places.push((*at, used));
+            used += len;
+        }
+        let room = Arc::clone(&room);
+        let origin =
+            Arc::new(move |runs: &[Run], into: &mut [u8]| from_room(&room, &places, runs, into));
+        Part { of, runs, origin }
+    };
+    parts.into_iter().map(&mut held).collect()
+}
+
+/// Reads what was copied; `places` say where in the room runs begin. Runs that touch lie one behind the
+/// other there too.
+fn from_room(
+    room: &[u8],
+    places: &[(u64, usize)],
+    runs: &[Run],
+    into: &mut [u8],
+) -> io::Result<()> {
+    let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    each(runs, into, |at, into| {
+        let before = places.partition_point(|place| place.0 <= at).checked_sub(1);
+        let (start, place) = before.and_then(|index| places.get(index)).ok_or_else(missing)?;
+        let from = usize::try_from(at - start).map_or(usize::MAX, |over| place + over);
+        let bytes = room.get(from..from.saturating_add(into.len())).ok_or_else(missing)?;
+        into.copy_from_slice(bytes);
+        Ok(())
+    })
+}
+
+/// Each run with its part of a room.
+fn each<E>(
+    runs: &[Run],
+    mut room: &mut [u8],
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    for (at, len) in runs {
+        let (now, later) = room.split_at_mut((*len).min(room.len()));
+        read(*at, now)?;
+        room = later;
     }
-    let over = usize::try_from((at + space as u64) % ALIGN).unwrap_or_default();
-    if over < space { space - over } else { space }
+    Ok(())
 }
 
-/// Whose memory is read, and how.
-struct Source {
+/// The memory of a process that stands still.
+struct Memory {
     pid: Pid,
-    gently: bool,
-    memory: Option<File>,
+    /// What it may share with whom it was forked from.
+    shared: Ranges,
+    file: OnceLock<File>,
 }
 
-impl Source {
-    fn copy(&mut self, runs: &[(u64, usize)], room: &mut Vec<u8>, give: Give<'_>) -> Result<()> {
-        let wanted: usize = runs.iter().map(|run| run.1).sum();
-        let Some(into) = room.get_mut(..wanted).filter(|into| !into.is_empty()) else {
-            return Ok(());
-        };
-        let mut done = if self.gently { 0 } else { self.quickly(runs, into)? };
-        let mut rest = into;
-        for &(at, len) in runs {
-            let (now, later) = rest.split_at_mut(len);
-            if done < len {
-                self.memory()?.read_exact_at(now, at).map_err(kernel_io("read"))?;
+impl Memory {
+    fn read(&self, runs: &[Run], mut room: &mut [u8]) -> Result<()> {
+        let gently = |(at, len): &Run| overlaps(&self.shared, *at, *at + *len as u64);
+        for some in runs.chunk_by(|one, next| gently(one) == gently(next)) {
+            for some in some.chunks(RUNS) {
+                let (now, later) = room.split_at_mut(size(some).min(room.len()));
+                let done = if some.iter().any(gently) { 0 } else { self.quickly(some, now)? };
+                self.rest(some, now, done)?;
+                room = later;
             }
-            done = done.saturating_sub(len);
-            rest = later;
         }
-        *room = give(runs, std::mem::take(room))?;
         Ok(())
     }
 
     /// How many bytes could be read so.
-    fn quickly(&self, runs: &[(u64, usize)], into: &mut [u8]) -> Result<usize> {
+    fn quickly(&self, runs: &[Run], into: &mut [u8]) -> Result<usize> {
         let base = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
         let remote: Vec<_> =
             runs.iter().map(|(at, len)| RemoteIoVec { base: base(*at), len: *len }).collect();
@@ -195,41 +229,58 @@ impl Source {
         }
     }
 
-    fn memory(&mut self) -> Result<&mut File> {
-        if self.memory.is_none() {
-            let open = File::open(format!("/proc/{}/mem", self.pid)).map_err(kernel_io("open"))?;
-            self.memory = Some(open);
+    /// Reads what is not among the first `done` bytes.
+    fn rest(&self, runs: &[Run], into: &mut [u8], mut done: usize) -> Result<()> {
+        each(runs, into, |at, into| {
+            if done < into.len() {
+                self.file()?.read_exact_at(into, at).map_err(kernel_io("read"))?;
+            }
+            done = done.saturating_sub(into.len());
+            Ok(())
+        })
+    }
+
+    fn file(&self) -> Result<&File> {
+        if self.file.get().is_none() {
+            let file = File::open(format!("/proc/{}/mem", self.pid)).map_err(kernel_io("open"))?;
+            drop(self.file.set(file)); // Or another thread's.
         }
-        self.memory.as_mut().ok_or(Error::Died(self.pid))
+        self.file.get().ok_or(Error::Died(self.pid))
     }
 }
 
-/// What a file of our own opening holds, but for holes.
-fn contents(file: OwnedFd, room: &mut Vec<u8>, give: Give<'_>) -> Result<u64> {
-    let file = File::from(file);
-    let (mut at, mut total) = (0, 0);
+/// Where a file of our own opening is no hole.
+fn data(file: &File) -> Result<Vec<Run>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    let size = file.metadata().map_err(kernel_io("fstat"))?.len();
     loop {
-        let start = match lseek(&file, at, Whence::SeekData) {
+        let start = match lseek(file, at, Whence::SeekData) {
             Ok(start) => start,
-            Err(Errno::ENXIO) => return Ok(total),
+            Err(Errno::ENXIO) => return Ok(found),
             Err(errno) => return Err(kernel("lseek")(errno)),
         };
-        let end = lseek(&file, start, Whence::SeekHole).map_err(kernel("lseek"))?;
-        at = start;
-        while at < end {
-            let place = at.cast_unsigned();
-            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
-            let left = fitting(place, left, room.len());
-            let len = file
-                .read_at(room.get_mut(..left).unwrap_or_default(), place)
-                .map_err(kernel_io("read"))?;
-            if len == 0 {
-                return Ok(total);
-            }
-            *room = give(&[(place, len)], std::mem::take(room))?;
-            (at, total) = (at + i64::try_from(len).unwrap_or(i64::MAX), total + len as u64);
+        at = lseek(file, start, Whence::SeekHole).map_err(kernel("lseek"))?;
+        let (start, end) = (start.cast_unsigned(), at.cast_unsigned().min(size));
+        if start < end {
+            found.push((start, usize::try_from(end - start).unwrap_or(usize::MAX)));
         }
     }
+}
+
+/// What was cut off meanwhile by those who have it too reads as zeros.
+fn read_file(file: &File, runs: &[Run], room: &mut [u8]) -> io::Result<()> {
+    each(runs, room, |mut at, mut into| {
+        while !into.is_empty() {
+            let done = file.read_at(into, at)?;
+            if done == 0 {
+                into.fill(0);
+                return Ok(());
+            }
+            at += done as u64;
+            into = into.get_mut(done..).unwrap_or_default();
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -237,74 +288,70 @@ mod tests {
     use super::*;
     use nix::sys::memfd::{MFdFlags, memfd_create};
 
-    /// Takes runs apart.
-    fn each(runs: &[(u64, usize)], room: &[u8], mut see: impl FnMut(u64, &[u8])) {
-        let mut rest = room;
-        for &(at, len) in runs {
-            let (now, later) = rest.split_at(len);
-            see(at, now);
-            rest = later;
+    /// A sink that puts streams together.
+    #[derive(Default)]
+    struct Sink(BTreeMap<Contents, BTreeMap<u64, Vec<u8>>>);
+
+    impl ImageSink for Sink {
+        fn inventory(&mut self, _: &crate::inventory::Inventory) -> io::Result<()> {
+            Ok(())
+        }
+        fn bytes(&mut self, of: Contents, at: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.entry(of).or_default().insert(at, bytes.to_vec());
+            Ok(())
+        }
+        fn restart(&mut self, _: Contents) -> io::Result<()> {
+            Ok(())
+        }
+        fn unchanged(&mut self, _: Contents, _: std::ops::Range<u64>) -> io::Result<()> {
+            Ok(())
         }
     }
 
-    #[test]
-    fn large_runs_end_where_blocks_do() {
-        assert_eq!(fitting(4096, 100, 200), 100, "all of it");
-        assert_eq!(fitting(4096, 1 << 30, 2 << 20), (2 << 20) - 4096);
-        assert_eq!(fitting(0, 1 << 30, 2 << 20), 2 << 20);
-        assert_eq!(fitting(4096, 1 << 30, 4096), 4096, "too little room for a block");
+    const SPACE: Contents = Contents::Space(SpaceId(0));
+
+    fn me() -> Pid {
+        Pid(std::process::id().cast_signed())
     }
 
     #[test]
     fn ranges_of_our_own_come_out_as_they_are() {
         let bytes: Vec<u8> = (0..50_000_u32).map(|n| (n % 251) as u8).collect();
         let base = bytes.as_ptr().expose_provenance() as u64;
-        let pages = vec![(base, base + 10), (base + 100, base + 50_000)];
+        let pages =
+            vec![(base, base + 10), (base + 100, base + 20_000), (base + 20_000, base + 50_000)];
         let own = Own { pages, shared: vec![(base + 300, base + 9000)] };
-        let (mut room, mut seen) = (vec![0; 4096], BTreeMap::new());
-        let me = Pid(std::process::id().cast_signed());
-        let total = super::pages(me, &own, &mut room, &mut |runs, room| {
-            each(runs, &room, |at, bytes| drop(seen.insert(at - base, bytes.to_vec())));
-            Ok(room)
-        });
-        assert_eq!(total.unwrap(), 49_910);
-        assert_eq!(seen.remove(&0).unwrap(), bytes[..10]);
+        let copy = Copy { spaces: [(SpaceId(0), (me(), own))].into(), ..Copy::default() };
+        let mut sink = Sink::default();
+        assert_eq!(copy.run(&mut sink).unwrap(), 49_910);
+        let mut seen = sink.0.remove(&SPACE).unwrap();
+        assert_eq!(seen.remove(&base).unwrap(), bytes[..10]);
+        assert_eq!(seen.first_key_value().unwrap().0, &(base + 100));
         assert_eq!(seen.into_values().flatten().collect::<Vec<_>>(), bytes[100..]);
     }
 
-    /// A sink that puts streams together.
-    #[derive(Default)]
-    struct Sink(BTreeMap<Contents, BTreeMap<u64, Vec<u8>>>);
-
-    impl ImageSink for Sink {
-        fn inventory(&mut self, _: &crate::inventory::Inventory) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn bytes(&mut self, of: Contents, at: u64, bytes: &[u8]) -> std::io::Result<()> {
-            self.0.entry(of).or_default().insert(at, bytes.to_vec());
-            Ok(())
-        }
-        fn restart(&mut self, _: Contents) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn unchanged(&mut self, _: Contents, _: std::ops::Range<u64>) -> std::io::Result<()> {
-            Ok(())
-        }
+    #[test]
+    fn who_has_died_is_named_though_a_sink_was_in_between() {
+        let own = Own { pages: vec![(0x1000, 0x2000)], shared: Vec::new() };
+        let nobody = Pid(i32::MAX);
+        let copy = Copy { spaces: [(SpaceId(0), (nobody, own))].into(), ..Copy::default() };
+        let died = copy.run(&mut Sink::default());
+        assert!(matches!(died, Err(Error::Died(pid)) if pid == nobody), "{died:?}");
     }
 
     #[test]
     fn what_fits_is_held_and_comes_out_the_same() {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 249) as u8).collect();
         let base = bytes.as_ptr().expose_provenance() as u64;
-        let me = Pid(std::process::id().cast_signed());
         let copy = || {
             let file = memfd_create("", MFdFlags::empty()).unwrap();
             let memfd = File::from(file.try_clone().unwrap());
             memfd.write_all_at(&bytes[..700_000], 1 << 20).unwrap();
-            let own = Own { pages: vec![(base, base + 3_000_000)], shared: Vec::new() };
+            let pages = vec![(base, base + 1_000_000), (base + 1_500_000, base + 3_000_000)];
+            let own = Own { pages, shared: Vec::new() };
             let bulk =
                 Bulk { files: [(crate::inventory::ObjectId(3), file)].into(), ..Bulk::default() };
-            let spaces = [(SpaceId(0), (me, own))].into();
+            let spaces = [(SpaceId(0), (me(), own))].into();
             Copy { spaces, bulk, held: Vec::new() }
         };
         let written = |copy: Copy| {
@@ -314,27 +361,39 @@ mod tests {
             (total, sink.0.into_values().map(joined).collect::<Vec<Vec<u8>>>())
         };
         let mut held = copy();
-        assert!(held.fits(vec![vec![1; ROOM]; 9]).unwrap());
+        assert!(held.fits(vec![1; 4 << 20]).unwrap());
         assert!(held.spaces.is_empty() && held.bulk.files.is_empty());
         assert_eq!(written(held), written(copy()));
         let mut large = copy();
-        assert!(!large.fits(vec![vec![1; ROOM]; 5]).unwrap() && large.held.is_empty());
+        assert!(!large.fits(vec![1; 3 << 20]).unwrap());
         assert_eq!(written(large), written(copy()));
+    }
+
+    #[test]
+    fn steps_are_as_long_as_they_say() {
+        let mut seen = Vec::new();
+        let runs = [(4096, STEP - 4096), (1 << 40, 2 * STEP)];
+        steps(&runs, |some| {
+            seen.push(some.to_vec());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(
+            seen.iter().map(|some| size(some)).collect::<Vec<_>>(),
+            [STEP, STEP, STEP - 4096]
+        );
+        assert_eq!(seen[0], [(4096, STEP - 4096), (1 << 40, 4096)]);
     }
 
     #[test]
     fn holes_stay_holes() {
         let file = memfd_create("", MFdFlags::empty()).unwrap();
-        let copy = File::from(file.try_clone().unwrap());
+        let copy = File::from(file);
         copy.set_len(1 << 30).unwrap();
         copy.write_all_at(b"data", (1 << 20) + 5).unwrap();
-        let (mut room, mut seen) = (vec![0; 4096], Vec::new());
-        let total = contents(file, &mut room, &mut |runs, room| {
-            each(runs, &room, |at, bytes| seen.push((at, bytes.to_vec())));
-            Ok(room)
-        });
-        assert_eq!(total.unwrap(), 4096);
-        assert_eq!(seen[0].0, 1 << 20);
-        assert_eq!(&seen[0].1[5..9], b"data");
+        assert_eq!(data(&copy).unwrap(), [(1 << 20, 4096)]);
+        let mut room = vec![1; 4096];
+        read_file(&copy, &[(1 << 20, 4096)], &mut room).unwrap();
+        assert_eq!(&room[5..10], b"data\0");
     }
 }

@@ -128,7 +128,7 @@ fn add(ranges: &mut Ranges, start: u64, end: u64) {
 }
 
 /// Whether any of `ranges` meets this one.
-fn overlaps(ranges: &Ranges, start: u64, end: u64) -> bool {
+pub(super) fn overlaps(ranges: &Ranges, start: u64, end: u64) -> bool {
     let at = ranges.partition_point(|range| range.1 <= start);
     ranges.get(at).is_some_and(|range| range.0 < end)
 }

@@ -1,9 +1,12 @@
 //! Incremental snapshots: any mixture of new bytes and what is as it was reads like a full one.
 use std::ops::Range;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{begin, contents, meta, noise, store};
+use super::{begin, contents, meta, noise, packs, store};
+use crate::Origin;
+use crate::pack::{HEADER, index_path, listing};
 
 const PAGE: u64 = 4096;
 const PAGES: u64 = 200;
@@ -129,32 +132,68 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn runs_in_a_room_are_as_if_written_one_by_one(
-        runs in prop::collection::vec((0..20u64, 1..40u64, any::<bool>()), 1..12),
+    fn what_is_announced_is_as_if_it_were_given(
+        runs in prop::collection::vec((0..20u64, 1..40u64, any::<bool>()), 1..12), each in 1..4usize,
     ) {
-        let (_dir, store) = store();
-        let mut writer = begin(&store, None).unwrap();
-        let (mut at, mut model, mut list, mut used) = (0, Vec::new(), Vec::new(), 0);
-        let mut room = writer.room();
+        let (mut at, mut model, mut list) = (0, Vec::new(), Vec::new());
         for (gap, pages, zero) in runs {
             at += gap * PAGE;
             let len = usize::try_from(pages * PAGE).unwrap();
-            let bytes = if zero { vec![0; len] } else { noise(len, at + 1) };
             model.resize(usize::try_from(at).unwrap(), 0);
-            model.extend_from_slice(&bytes);
-            room[used..used + len].copy_from_slice(&bytes);
+            model.extend_from_slice(&if zero { vec![0; len] } else { noise(len, at + 1) });
             list.push((at, len));
-            (at, used) = (at + pages * PAGE, used + len);
-            if used > 300_000 {
-                room = writer.runs("space/0", &list, room).unwrap();
-                (list, used) = (Vec::new(), 0);
-            }
+            at += pages * PAGE;
         }
-        writer.runs("space/0", &list, room).unwrap();
+        let (_dir, store) = store();
+        let mut writer = begin(&store, None).unwrap();
+        for runs in list.chunks(each) {
+            writer.runs("space/0", runs, &from(model.clone())).unwrap();
+        }
         writer.commit(meta()).unwrap();
         let read = contents(&store.read("web", 1).unwrap(), "space/0", model.len());
         prop_assert!(read == model);
+        let mut writer = begin(&store, None).unwrap();
+        for (at, len) in list {
+            let part = span(&(at..at + len as u64));
+            writer.stream("space/0", at, &model[part]).unwrap();
+        }
+        let snapshot = writer.commit(meta()).unwrap();
+        prop_assert!(snapshot.stored_bytes < 10_000, "the same chunks: {}", snapshot.stored_bytes);
     }
+}
+
+/// Announced bytes that are here.
+fn from(model: Vec<u8>) -> Origin {
+    Arc::new(move |runs, room| {
+        let all = runs.iter().flat_map(|(at, len)| &model[span(&(*at..at + *len as u64))]);
+        room.iter_mut().zip(all).for_each(|(room, byte)| *room = *byte);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_cannot_be_read_makes_no_snapshot() {
+    let (_dir, store) = store();
+    let mut writer = begin(&store, None).unwrap();
+    let origin: Origin = Arc::new(|runs, _| match runs {
+        [(0, _), ..] => Ok(()),
+        _ => Err(std::io::Error::other("it died")),
+    });
+    let announced = writer.runs("space/0", &[(0, 8 << 20)], &origin);
+    let settled = announced.and_then(|()| writer.settle()).unwrap_err();
+    assert_eq!(std::io::Error::from(settled).to_string(), "it died");
+}
+
+#[test]
+fn what_was_announced_is_not_written_again() {
+    let (_dir, store) = store();
+    let mut writer = begin(&store, None).unwrap();
+    let origin = from(noise(1 << 20, 4));
+    writer.runs("space/0", &[(0, 5000)], &origin).unwrap();
+    writer.stream("space/0", 5000, b"in the same page").unwrap_err();
+    writer.runs("space/0", &[(4096, 10)], &origin).unwrap_err();
+    writer.runs("space/0", &[(8200, 10)], &origin).unwrap_err();
+    writer.runs("space/0", &[(8192, 10)], &origin).unwrap();
 }
 
 #[test]
@@ -165,4 +204,39 @@ fn a_record_that_ends_in_zeros_keeps_them() {
     writer.record(&record).unwrap();
     writer.commit(meta()).unwrap();
     assert_eq!(store.read("web", 1).unwrap().record().unwrap(), record);
+}
+
+/// So much that most of it goes past the page cache, where writes are aligned: what is in the pack is
+/// found by its headers alone, too.
+#[test]
+fn what_is_large_is_all_there_with_and_without_its_index() {
+    const LEN: u64 = 66 << 20;
+    let word = |at: u64| (at | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).to_le_bytes();
+    let bytes = move |at: u64, len: usize| {
+        (at..at + len as u64).step_by(8).map(word).collect::<Vec<_>>().concat()
+    };
+    let origin: Origin = Arc::new(move |runs, room| {
+        let all = runs.iter().map(|(at, len)| bytes(*at, *len)).collect::<Vec<_>>();
+        room.copy_from_slice(&all.concat());
+        Ok(())
+    });
+    let (_dir, store) = store();
+    let mut writer = begin(&store, None).unwrap();
+    writer.runs("space/0", &[(0, span(&(0..LEN)).len())], &origin).unwrap();
+    writer.commit(meta()).unwrap();
+    let [pack] = packs(&store).try_into().unwrap();
+    let (listed, index) = (listing(&pack).unwrap(), index_path(&pack));
+    let ends = listed.iter().map(|(_, one)| one.at + u64::from(one.stored));
+    let starts = listed.iter().skip(1).map(|(_, one)| one.at - HEADER as u64);
+    assert!(ends.zip(starts).any(|(end, start)| end < start), "nothing was aligned");
+    std::fs::remove_file(index).unwrap();
+    assert_eq!(listing(&pack).unwrap(), listed);
+    let mut seen = 0;
+    let mut visit = |at: u64, found: &[u8]| {
+        seen += found.len() as u64;
+        assert!(bytes(at, found.len()) == found, "at {at}");
+        Ok(())
+    };
+    store.read("web", 1).unwrap().stream("space/0", &mut visit).unwrap();
+    assert_eq!(seen, LEN);
 }

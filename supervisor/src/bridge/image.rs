@@ -3,7 +3,7 @@ use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 
-use engine::image::{Contents, ImageSink, ImageSource, decode, encode};
+use engine::image::{Contents, ImageSink, ImageSource, Origin, Run, decode, encode};
 use engine::inventory::Inventory;
 use store::{Reader, Writer};
 
@@ -64,13 +64,17 @@ impl ImageSink for Sink<'_> {
         Ok(self.writer.stream(&name(of), at, bytes)?)
     }
 
-    fn runs(&mut self, of: Contents, runs: &[(u64, usize)], room: Vec<u8>) -> io::Result<Vec<u8>> {
+    fn runs(&mut self, of: Contents, runs: &[Run], origin: &Origin) -> io::Result<()> {
         let bytes: usize = runs.iter().map(|(_, len)| len).sum();
         if matches!(of, Contents::Space(_)) {
             self.space_bytes += bytes as u64;
         }
         self.meter.passed(bytes);
-        Ok(self.writer.runs(&name(of), runs, room)?)
+        Ok(self.writer.runs(&name(of), runs, origin)?)
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(self.writer.settle()?)
     }
 
     fn restart(&mut self, of: Contents) -> io::Result<()> {

@@ -99,7 +99,7 @@ pub(super) fn perform(
     if !plan.keep_files {
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
-    let rooms = if plan.stop { Vec::new() } else { session::rooms(resident) };
+    let room = if plan.stop { Vec::new() } else { session::room(resident) };
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     let settled = while_frozen(&mut sink)?;
@@ -143,7 +143,7 @@ pub(super) fn perform(
     let snapshot = if plan.stop {
         keep_and_end(captured, sink, meta, began)?
     } else {
-        keep(captured, sink, meta, (began, rooms))?
+        keep(captured, sink, meta, (began, room))?
     };
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
@@ -154,9 +154,9 @@ fn keep(
     captured: Captured,
     mut sink: Sink<'_>,
     mut meta: Meta,
-    (began, rooms): (Instant, Vec<Vec<u8>>),
+    (began, room): (Instant, Vec<u8>),
 ) -> Result<Snapshot> {
-    let written = captured.write_running(&mut sink, rooms)?;
+    let written = captured.write_running(&mut sink, room)?;
     meta.pause_ms = ms(written.pause());
     let sealed = seal(sink, &mut meta)?;
     meta.took_ms = ms(began.elapsed());

@@ -1,0 +1,78 @@
+//! Chunks ready to be written, one behind the other, until they are worth a write.
+//!
+//! Each thread has an outlet of its own and compresses right into it, so that bytes are moved once on
+//! their way from a program's memory to the disk.
+use super::Shared;
+use crate::chunk::{self, Codec, Compressor, Name};
+use crate::error::{Error, Result};
+use crate::medium::Medium;
+use crate::pack::{self, ALIGN, HEADER, Listing, Location};
+
+/// How much is written at once, about.
+const ROOM: usize = 512 << 10;
+
+#[derive(Debug, Default)]
+pub(super) struct Outlet {
+    room: Vec<u8>,
+    /// Where in it the first byte is that is aligned.
+    start: usize,
+    used: usize,
+    /// Their places count from `start` on.
+    chunks: Listing,
+    compressor: Compressor,
+}
+
+impl Outlet {
+    /// Adds a chunk, and writes what is there if it does not fit any more.
+    pub(super) fn add(&mut self, name: Name, bytes: &[u8], shared: &Shared) -> Result<()> {
+        let most = HEADER + chunk::room_for(bytes.len());
+        if self.used + most > ROOM {
+            self.write(shared, true)?;
+        }
+        if self.used == 0 && self.room.len() < most.max(ROOM) + 2 * ALIGN {
+            self.room = vec![0; most.max(ROOM) + 2 * ALIGN];
+            self.start = self.room.as_ptr().align_offset(ALIGN) % ALIGN;
+        }
+        let too_long = || Error::Misuse { what: "a chunk is too long".into() };
+        let place = self.room.get_mut(self.start + self.used..).unwrap_or_default();
+        let (head, body) = place.split_first_chunk_mut::<HEADER>().ok_or_else(too_long)?;
+        let (codec, len) = if let Some(smaller) = self.compressor.compress(bytes, body) {
+            smaller
+        } else {
+            body.get_mut(..bytes.len()).ok_or_else(too_long)?.copy_from_slice(bytes);
+            (Codec::Raw, bytes.len())
+        };
+        let [raw, stored] = [bytes.len(), len].map(u32::try_from);
+        let (Ok(raw), Ok(stored)) = (raw, stored) else { return Err(too_long()) };
+        *head = pack::header(&name, codec, raw, body.get(..len).unwrap_or_default())?;
+        let at = (self.used + HEADER) as u64;
+        self.chunks.push((name, Location { pack: 0, at, stored, raw, codec }));
+        self.used += HEADER + len;
+        Ok(())
+    }
+
+    /// Writes what is left.
+    pub(super) fn finish(&mut self, shared: &Shared) -> Result<()> {
+        self.write(shared, false)
+    }
+
+    fn write(&mut self, shared: &Shared, much: bool) -> Result<()> {
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        let len = self.used as u64;
+        let extent = shared.extent(self.chunks.drain(..), len, much)?;
+        let end = self.start + std::mem::take(&mut self.used);
+        let medium = shared.store.medium();
+        if let Some(direct) = &extent.direct {
+            let whole = self.start + (end - self.start).next_multiple_of(ALIGN);
+            self.room.get_mut(end..whole).unwrap_or_default().fill(0);
+            let bytes = self.room.get(self.start..whole).unwrap_or_default();
+            return medium.write_past_cache((direct, &extent.file), &extent.path, bytes, extent.at);
+        }
+        let bytes = self.room.get(self.start..end).unwrap_or_default();
+        medium.write_at(&extent.file, &extent.path, &[bytes], extent.at)?;
+        Medium::hurry(&extent.file, extent.at, len);
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! The threads: each takes work and does all of it, so that what it has read is still in its cache when
+//! it names, compresses and writes it.
+//!
+//! They are more than processors, for some wait for the disk. After a failure work is taken and dropped,
+//! so that nobody waits.
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::outlet::Outlet;
+use super::{Entry, Piece, Shared, Work};
+use crate::chunk::{self, LARGEST, PAGE};
+use crate::error::{Error, Result};
+
+/// How much work may wait.
+const WAITING: usize = 4;
+/// So many threads may wait for the disk while others work.
+const AT_THE_DISK: usize = 2;
+/// More than that many processors have no disk that keeps up.
+const PROCESSORS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    work: SyncSender<Work>,
+    threads: Vec<JoinHandle<Vec<Entry>>>,
+}
+
+impl Pool {
+    pub(super) fn start(shared: &Arc<Shared>) -> Self {
+        let (work, waiting) = sync_channel(WAITING);
+        let waiting = Arc::new(Mutex::new(waiting));
+        let start = |_| {
+            let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
+            std::thread::spawn(move || Worker::new(&shared).run(&waiting))
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors.min(PROCESSORS) + AT_THE_DISK;
+        Self { work, threads: (0..threads).map(start).collect() }
+    }
+
+    /// `false`: nobody is left to do it.
+    pub(super) fn give(&self, work: Work) -> bool {
+        self.work.send(work).is_ok()
+    }
+
+    /// Waits until all is done and written; `None` if a thread has panicked.
+    pub(super) fn finish(self) -> Option<Vec<Entry>> {
+        let Self { work, threads } = self;
+        drop(work);
+        let ended: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
+        Some(ended.into_iter().collect::<Result<Vec<_>, _>>().ok()?.concat())
+    }
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    outlet: Outlet,
+    /// For what is yet to be read.
+    room: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, outlet: Outlet::default(), room: Vec::new(), entries: Vec::new() }
+    }
+
+    fn run(mut self, waiting: &Mutex<Receiver<Work>>) -> Vec<Entry> {
+        loop {
+            let work = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(work) = work else { break };
+            let done = self.take(work);
+            self.shared.note(done);
+        }
+        let done = self.outlet.finish(self.shared);
+        self.shared.note(done);
+        self.entries
+    }
+
+    fn take(&mut self, work: Work) -> Result<()> {
+        match work {
+            Work::Here { room, pieces } => {
+                self.keep(&room, &pieces)?;
+                self.shared.spent(room);
+                Ok(())
+            }
+            Work::There { stream, runs, origin } => {
+                let wanted: usize = runs.iter().map(|run| run.1).sum();
+                let mut room = std::mem::take(&mut self.room);
+                room.resize(room.len().max(wanted), 0);
+                origin(&runs, room.get_mut(..wanted).unwrap_or_default()).map_err(Error::Origin)?;
+                self.keep(&room, &pieces(stream, &runs, &room))?;
+                self.room = room;
+                Ok(())
+            }
+        }
+    }
+
+    fn keep(&mut self, room: &[u8], pieces: &[Piece]) -> Result<()> {
+        let bytes = |(_, _, place): &Piece| room.get(place.clone()).unwrap_or_default();
+        let chunks: Vec<&[u8]> = pieces.iter().map(bytes).collect();
+        let names = self.shared.put(&chunks, &mut self.outlet)?;
+        let placed = pieces.iter().zip(names);
+        self.entries.extend(placed.map(|((stream, at, _), name)| Entry {
+            stream: *stream,
+            at: *at,
+            name,
+        }));
+        Ok(())
+    }
+}
+
+/// What of runs that lie one behind the other in a room becomes chunks: none is in two blocks.
+fn pieces(stream: u32, runs: &[(u64, usize)], room: &[u8]) -> Vec<Piece> {
+    let (mut found, mut start) = (Vec::new(), 0);
+    for &(mut at, len) in runs {
+        let end = start + len;
+        while start < end {
+            let offset = usize::try_from(at % LARGEST as u64).unwrap_or_default();
+            let take = (end - start).min(LARGEST - offset);
+            let block = room.get(start..start + take).unwrap_or_default();
+            let full = full_runs(block);
+            found.extend(
+                full.map(|(from, to)| (stream, at + from as u64, start + from..start + to)),
+            );
+            (start, at) = (start + take, at + take as u64);
+        }
+    }
+    found
+}
+
+/// Where pages that are not zero begin and end, neighbours joined.
+pub(crate) fn full_runs(block: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut pages = block.chunks(PAGE).enumerate().peekable();
+    std::iter::from_fn(move || {
+        let (first, page) = pages.find(|(_, page)| !chunk::is_zero(page))?;
+        let (start, mut end) = (first * PAGE, first * PAGE + page.len());
+        while let Some((_, page)) = pages.next_if(|(_, page)| !chunk::is_zero(page)) {
+            end += page.len();
+        }
+        Some((start, end))
+    })
+}
