@@ -31,6 +31,9 @@ pub const REMOTE: &[&str] = &[
     "thaw:half",
 ];
 
+/// All points of making a twin, likewise.
+pub const TWIN: &[&str] = &["twin:helper-born", "twin:born", "twin:stands"];
+
 /// All points of a restore: one before each step, by its kind, and around the gate.
 pub const RESTORE: &[&str] = &[
     "restore:fork",

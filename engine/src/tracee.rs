@@ -14,6 +14,7 @@ mod receiving;
 mod refuse;
 mod site;
 mod stopped;
+mod twin;
 mod walkout;
 
 use std::collections::btree_map::Entry;
@@ -33,6 +34,7 @@ use self::receiving::Receiving;
 use self::refuse::refused;
 use self::site::Site;
 pub(crate) use self::site::elf_end as vdso_image_end;
+pub use self::twin::Twin;
 use crate::arch::{RegisterFile, stub};
 use crate::error::{Error, Result, kernel_io};
 use crate::fault;

@@ -122,7 +122,11 @@ fn disturb(pid: Pid, whom: impl Fn(usize) -> bool) -> Result<(), Error> {
         loan.finish()?;
         tree.thread(tid)?;
     }
-    tree.thaw()
+    let twin = tree.twin(pid)?.expect("there is room for one more process");
+    tree.thaw()?;
+    assert_eq!(read_dir(format!("/proc/{}/fd", twin.pid())).unwrap().count(), 0);
+    drop(twin);
+    Ok(())
 }
 
 /// Not a test: the tracer that the tests kill.
@@ -177,7 +181,7 @@ fn killed_at_random_moments() {
 fn killed_at_every_named_step() {
     let mut checker = Checker::start();
     let (before, masks) = (checker.possessions(), checker.masks());
-    for point in fault::REMOTE {
+    for point in fault::REMOTE.iter().chain(fault::TWIN) {
         for passing in [1, 2, 5] {
             bury(tracer(checker.pid(), Some(&format!("{point}:{passing}"))));
         }
@@ -231,7 +235,7 @@ fn a_go_program_survives_too() {
         tracer.kill().unwrap();
         bury(tracer);
     }
-    for point in fault::REMOTE {
+    for point in fault::REMOTE.iter().chain(fault::TWIN) {
         bury(tracer(pid, Some(&format!("{point}:2"))));
     }
     let lines = || read_to_string(&told).unwrap().lines().count();

@@ -23,7 +23,7 @@ use super::Tree;
 use super::freeze::alive;
 use super::marshal::{Marshalled, marshal};
 use super::refuse::{self, refused};
-use super::stopped::Stopped;
+use super::stopped::{Born, Stopped};
 use crate::arch::{Context, RegisterFile, cave};
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::fault;
@@ -163,8 +163,13 @@ impl<'tree> Loan<'tree> {
 
     /// Runs the thread until it tells; its registers then.
     fn run(&mut self) -> Result<RegisterFile> {
+        self.run_and_see(&mut |_| Ok(()))
+    }
+
+    /// Likewise, and shows whom it clones.
+    pub(super) fn run_and_see(&mut self, born: Born<'_>) -> Result<RegisterFile> {
         let told = self.tree.site(self.pid)?.cave + cave().told;
-        self.stopped.run(told).inspect_err(|error| {
+        self.stopped.run(told, born).inspect_err(|error| {
             if matches!(error, Error::Died(_)) {
                 self.away = false;
                 self.tree.lost(self.pid);
@@ -209,21 +214,32 @@ impl<'tree> Loan<'tree> {
         self.enter()
     }
 
-    /// Performs what fits into the area at once.
-    fn perform_at_once(&mut self, marshalled: &Marshalled) -> Result<(Vec<i64>, Vec<u8>)> {
+    /// Writes what it shall do, and only then how many requests that are.
+    pub(super) fn request(&mut self, requests: &[u8], count: usize) -> Result<()> {
         let memory = &self.tree.site(self.pid)?.memory;
         let lost = kernel_io("/proc/PID/mem");
-        let behind_count = self.area + Control::REQUESTS as u64;
-        memory.write_all_at(&marshalled.bytes, behind_count).map_err(&lost)?;
+        memory.write_all_at(requests, self.area + Control::REQUESTS as u64).map_err(&lost)?;
         fault::point("remote:requests-written");
-        let count = (marshalled.count as u64).to_ne_bytes();
+        let count = (count as u64).to_ne_bytes();
         memory.write_all_at(&count, self.area + Control::COUNT as u64).map_err(&lost)?;
         fault::point("remote:batch-counted");
+        Ok(())
+    }
+
+    /// Where its area is.
+    pub(super) fn area(&self) -> u64 {
+        self.area
+    }
+
+    /// Performs what fits into the area at once.
+    fn perform_at_once(&mut self, marshalled: &Marshalled) -> Result<(Vec<i64>, Vec<u8>)> {
+        self.request(&marshalled.bytes, marshalled.count)?;
         self.run()?;
         fault::point("remote:batch-done");
         let mut bytes = vec![0; marshalled.bytes.len() + marshalled.out_bytes];
         let memory = &self.tree.site(self.pid)?.memory;
-        memory.read_exact_at(&mut bytes, behind_count).map_err(&lost)?;
+        let behind_count = self.area + Control::REQUESTS as u64;
+        memory.read_exact_at(&mut bytes, behind_count).map_err(kernel_io("/proc/PID/mem"))?;
         let requests = bytes.get(..marshalled.count * Request::BYTES).unwrap_or_default();
         Ok((Request::results(requests).collect(), bytes))
     }

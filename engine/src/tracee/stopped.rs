@@ -12,6 +12,9 @@ use crate::sys::wait::{self, Change};
 /// `SI_TKILL` of `include/uapi/asm-generic/siginfo.h`: sent by tgkill(2).
 const SI_TKILL: i32 = -6;
 
+/// What becomes of those that a borrowed thread clones.
+pub(super) type Born<'a> = &'a mut dyn FnMut(Tid) -> Result<()>;
+
 /// A thread that stands, and how its batches end.
 #[derive(Debug)]
 pub(super) struct Stopped {
@@ -29,8 +32,9 @@ impl Stopped {
         !self.marker.map_or(0, |signal| 1 << (signal - 1))
     }
 
-    /// Runs it until it tells; `told` is where it is then, if we follow system calls.
-    pub(super) fn run(&self, told: u64) -> Result<RegisterFile> {
+    /// Runs it until it tells; `told` is where it is then, if we follow system calls. Whom it clones on
+    /// the way is shown to `born`, while the thread goes on.
+    pub(super) fn run(&self, told: u64, born: Born<'_>) -> Result<RegisterFile> {
         self.resume(0)?;
         loop {
             match self.wait()? {
@@ -54,6 +58,13 @@ impl Stopped {
                         return Ok(registers);
                     }
                     self.resume(0)?;
+                }
+                Change::Event(event::CLONE, _) => {
+                    let child = ptrace::event_message(self.tid.0);
+                    self.resume(0)?;
+                    if let Some(child) = child.ok().and_then(|number| i32::try_from(number).ok()) {
+                        born(Tid(child))?;
+                    }
                 }
                 Change::Event(..) => self.resume(0)?,
                 Change::Gone(_) => return Err(Error::Died(self.pid)),
