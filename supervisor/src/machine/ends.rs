@@ -15,7 +15,12 @@ impl Machine {
         }
         self.code = ended.code();
         self.due = None;
-        self.state = State::Ending(self.outcome(ended, now, todo));
+        let outcome = self.outcome(ended, now, todo);
+        if let Outcome::Again(_, Next::Restore(_) | Next::Fresh { undo: true }) = outcome {
+            // What the rest of the tree does is undone: nobody waits until it has ended by itself.
+            todo.push(Action::Kill);
+        }
+        self.state = State::Ending(outcome);
     }
 
     fn outcome(&mut self, ended: Ended, now: Duration, todo: &mut Vec<Action>) -> Outcome {
