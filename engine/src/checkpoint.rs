@@ -5,10 +5,11 @@
 //! processes; then objects, which refer to them. Whatever is shared (`CLONE_VM`, `CLONE_FILES`,
 //! `CLONE_FS`) is read of the first process that has it.
 //!
-//! Memory is copied while the tree stands: `Copy` is the only way of capturing there is yet.
+//! Who holds memory while it is written is decided by [`crate::memory::capture`].
 mod namespaces;
 mod surroundings;
 mod system_v;
+mod twins;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -106,8 +107,20 @@ impl Tracer for Standing {
         Ok(inventory)
     }
 
-    fn capture(&mut self, _: &Inventory) -> Result<Box<dyn Drain>> {
-        Ok(Box::new(std::mem::take(&mut self.copy)))
+    fn capture(
+        &mut self,
+        inventory: &Inventory,
+        running: Option<Vec<u8>>,
+    ) -> Result<Box<dyn Drain>> {
+        let mut copy = std::mem::take(&mut self.copy);
+        if let Some(room) = running {
+            let tree = self.tree()?;
+            copy.hold(room, &mut |pid| {
+                let may = twins::is_room_for(pid)? && twins::unheard_of(inventory, pid);
+                if may { tree.twin(pid) } else { Ok(None) }
+            })?;
+        }
+        Ok(Box::new(copy))
     }
 
     fn thaw(&mut self) -> Result<Duration> {
@@ -139,12 +152,12 @@ fn told(members: &mut BTreeMap<Pid, Member>, news: Vec<(Pid, News)>) {
 }
 
 impl Drain for Copy {
-    fn drain(self: Box<Self>, image: &mut dyn ImageSink) -> Result<u64> {
-        self.run(image)
+    fn drain_standing(&mut self, image: &mut dyn ImageSink) -> Result<u64> {
+        self.write_standing(image)
     }
 
-    fn hold(&mut self, room: Vec<u8>) -> Result<bool> {
-        self.fits(room)
+    fn drain(self: Box<Self>, image: &mut dyn ImageSink) -> Result<u64> {
+        self.write_held(image)
     }
 }
 

@@ -4,4 +4,5 @@ pub(crate) mod capture;
 pub(crate) mod collect;
 pub(crate) mod fill;
 pub(crate) mod flags;
+mod origin;
 pub(crate) mod pages;

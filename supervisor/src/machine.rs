@@ -148,7 +148,10 @@ impl Machine {
             Event::NotStarted { code } => self.not_started(code, todo),
             Event::NotRestored { why } => self.not_restored(&why, now, todo),
             Event::Ended(_) | Event::Gone if self.taking.is_some() => self.held.push(event),
-            Event::Ended(ended) => self.ended(ended, now, todo),
+            Event::Ended(ended) => {
+                self.ended(ended, now, todo);
+                self.hasten(todo);
+            }
             Event::Gone => self.gone(now, todo),
             Event::Checkpointed { seq } => self.checkpointed(seq, now, todo),
             Event::NotCheckpointed { why } => self.not_checkpointed(&why, now, todo),

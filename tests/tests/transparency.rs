@@ -43,6 +43,12 @@ trial!(
     checkpoints(lab, "timeouts.c", &["30"], count(40, 1000), Duration::from_millis(300));
 });
 
+trial!(
+    /// Too large to be copied in the pause: a twin holds its memory.
+    alone large_and_busy, 600, |lab| {
+    checkpoints(lab, "ledger.c", &[], count(30, 1000), Duration::ZERO);
+});
+
 trial!(alone goroutines, 600, |lab| {
     checkpoints(lab, "goroutines.go", &[], count(30, 300), Duration::ZERO);
 });

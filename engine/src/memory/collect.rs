@@ -71,6 +71,8 @@ pub(crate) struct Own {
     pub(crate) pages: Ranges,
     /// Whole areas, in which there are some.
     pub(crate) shared: Ranges,
+    /// Whole areas that a fork does not carry: a child has none of it, zeros, or perhaps no page left.
+    pub(crate) stays: Ranges,
 }
 
 /// Reads the space of a process; which pages are its own comes with it.
@@ -83,11 +85,14 @@ pub(crate) fn space(
     let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).map_err(kernel_io("read"));
     let text = String::from_utf8_lossy(&read("smaps")?).into_owned();
     let mut reader = Reader { pid, register, obstacles, files: BTreeMap::new(), vmas: Vec::new() };
-    let mut shared = Ranges::new();
+    let (mut shared, mut stays) = (Ranges::new(), Ranges::new());
     for area in &smaps::parse(&text)? {
         reader.area(area)?;
         if area.shared_kib > 0 {
             shared.push((area.start, area.end));
+        }
+        if flags::stays(&area.flags) {
+            stays.push((area.start, area.end));
         }
     }
     let exe = file(&format!("/proc/{pid}/exe"), OFlag::O_RDONLY)?;
@@ -98,7 +103,7 @@ pub(crate) fn space(
     let layout = Layout { words: Stat::parse(&stat)?.layout(brk)?, auxv: read("auxv")? };
     let vdso = vdso(pid, &vmas)?;
     let written = pages::of_files(&pages.own, &vmas);
-    let own = Own { pages: pages.own, shared };
+    let own = Own { pages: pages.own, shared, stays };
     Ok((Space { vmas, layout, exe, vdso, written, guards: pages.guards }, own))
 }
 

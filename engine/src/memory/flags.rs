@@ -49,6 +49,12 @@ pub(crate) fn keep(flags: &[&str]) -> Result<Vec<String>, &'static Cause> {
     Ok(kept.into_iter().map(|flag| (*flag).to_owned()).collect())
 }
 
+/// Whether a child that is forked may lack what lies in an area: it is not copied, or wiped; and huge
+/// pages that run out are taken away from children.
+pub(crate) fn stays(flags: &[&str]) -> bool {
+    flags.iter().any(|flag| ["dc", "wf", "dp", "ht"].contains(flag))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

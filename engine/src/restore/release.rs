@@ -90,7 +90,9 @@ impl Restorer<'_> {
         // The clocks that we made go on for them are theirs, not ours.
         let clocks = |one: &Obstacle| one.object.starts_with("namespace time");
         obstacles.retain(|one| !(self.options.continue_clocks && clocks(one)));
-        tree.capture(&found)?.drain(&mut bytes)?;
+        let mut capture = tree.capture(&found, None)?;
+        capture.drain_standing(&mut bytes)?;
+        capture.drain(&mut bytes)?;
         let mut differences = verify::differences(self.inventory, &found);
         differences.extend(bytes.differences(self.image)?);
         obstacles.extend(verify::obstacles(differences));

@@ -124,7 +124,8 @@ pub(super) fn perform(
         notes.clone_from(&files.notes);
         inventoried.add(files.files, files.notes);
     }
-    let captured = inventoried.capture()?;
+    let captured =
+        if plan.stop { inventoried.capture() } else { inventoried.capture_running(room) }?;
     notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
     notes.dedup();
     let meta = Meta {
@@ -143,7 +144,7 @@ pub(super) fn perform(
     let snapshot = if plan.stop {
         keep_and_end(captured, sink, meta, began)?
     } else {
-        keep(captured, sink, meta, (began, room))?
+        keep(captured, sink, meta, began)?
     };
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
@@ -154,9 +155,9 @@ fn keep(
     captured: Captured,
     mut sink: Sink<'_>,
     mut meta: Meta,
-    (began, room): (Instant, Vec<u8>),
+    began: Instant,
 ) -> Result<Snapshot> {
-    let written = captured.write_running(&mut sink, room)?;
+    let written = captured.write_running(&mut sink)?;
     meta.pause_ms = ms(written.pause());
     let sealed = seal(sink, &mut meta)?;
     meta.took_ms = ms(began.elapsed());

@@ -15,12 +15,16 @@ impl Machine {
         }
         self.code = ended.code();
         self.due = None;
-        let outcome = self.outcome(ended, now, todo);
-        if let Outcome::Again(_, Next::Restore(_) | Next::Fresh { undo: true }) = outcome {
-            // What the rest of the tree does is undone: nobody waits until it has ended by itself.
+        self.state = State::Ending(self.outcome(ended, now, todo));
+    }
+
+    /// What the rest of a tree does that will be brought back is undone: nobody waits until it has
+    /// ended by itself.
+    pub(super) fn hasten(&self, todo: &mut Vec<Action>) {
+        let back = |next| matches!(next, Next::Restore(_) | Next::Fresh { undo: true });
+        if matches!(self.state, State::Ending(Outcome::Again(_, next)) if back(next)) {
             todo.push(Action::Kill);
         }
-        self.state = State::Ending(outcome);
     }
 
     fn outcome(&mut self, ended: Ended, now: Duration, todo: &mut Vec<Action>) -> Outcome {
