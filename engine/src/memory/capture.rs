@@ -141,6 +141,14 @@ fn runs(ranges: &Ranges) -> Vec<Run> {
     ranges.iter().map(run).collect()
 }
 
+/// The same runs, none of which is in part within `ranges`: sinks join what touches.
+fn cut(ranges: &Ranges, whole: &[Run]) -> Vec<Run> {
+    let whole = whole.iter().map(|(at, len)| (*at, at + *len as u64)).collect();
+    let mut parts = [without(&whole, ranges), intersect(&whole, ranges)].concat();
+    parts.sort_unstable();
+    runs(&parts)
+}
+
 /// Where runs begin that lie one behind the other, from here on.
 fn places_of(runs: &[Run], mut used: usize) -> Vec<(u64, usize)> {
     let place = |(at, len): &Run| {
@@ -176,14 +184,12 @@ fn of_twin(id: SpaceId, pid: Pid, twin: &Twin, own: Own, lacking: &Ranges) -> Re
     Memory::new(pid, shared).read(&runs(lacking), &mut bytes)?;
     let copied = Copied { bytes: Arc::new(bytes), places: places_of(&runs(lacking), 0) };
     let memory = Memory::new(twin.pid(), vec![(0, u64::MAX)]);
-    let mut parts = [without(&pages, &stays), lacking.clone()].concat();
-    parts.sort_unstable();
     let origin = move |runs: &[Run], room: &mut [u8]| {
-        by(&stays, runs, room, |lacks, runs, room| {
+        by(&stays, &cut(&stays, runs), room, |lacks, runs, room| {
             if lacks { copied.read(runs, room) } else { memory.read(runs, room).map_err(there) }
         })
     };
-    Ok(Part { of: Contents::Space(id), runs: runs(&parts), origin: Arc::new(origin) })
+    Ok(Part { of: Contents::Space(id), runs: runs(&pages), origin: Arc::new(origin) })
 }
 
 /// Gives runs away, as many as make a step.
@@ -296,6 +302,14 @@ mod tests {
         large.hold(vec![1; 3 << 20], no_twin).unwrap();
         assert!(large.held.is_empty() && large.spaces.len() == 1);
         assert_eq!(written(large), written(copy()));
+    }
+
+    #[test]
+    fn runs_are_cut_where_a_twin_begins_to_lack_them() {
+        let stays = vec![(0x3000, 0x4000), (0x4000, 0x5000), (0x9000, 0xa000)];
+        let runs = [(0x1000, 0x3000), (0x4000, 0x2000), (0x7000, 0x1000)];
+        let parts = [(0x1000, 0x2000), (0x3000, 0x1000), (0x4000, 0x1000), (0x5000, 0x1000)];
+        assert_eq!(cut(&stays, &runs), [&parts[..], &[(0x7000, 0x1000)]].concat());
     }
 
     #[test]
