@@ -51,10 +51,11 @@ impl Standing {
         roots: &mut dyn FnMut() -> Result<Vec<Pid>>,
         deadline: Duration,
     ) -> Result<Self> {
-        account::may_checkpoint()?;
+        let account = account::may_checkpoint();
         let machine = surroundings::machine()?; // Slow to read, and the same at any time.
         let since = surroundings::clocks()?.monotonic;
         let tree = Tree::freeze_all(roots, deadline)?;
+        account?; // Whoever may not even stop it is told of that one.
         Ok(Self { tree: Some(tree), machine, since, copy: Copy::default() })
     }
 

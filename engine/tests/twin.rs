@@ -103,6 +103,8 @@ fn a_twin_holds_what_was_while_the_program_runs_on() {
         assert!(std::time::Instant::now() < deadline, "the program does not run");
     }
     assert_eq!(subject.counters(twin.pid()), held);
+    let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(twin.pid().0))).unwrap();
+    assert_eq!(session.as_raw(), twin.pid().0, "it holds no number of the program's");
     assert_eq!(subject.ask("children"), "none 0");
     let pid = twin.pid();
     drop(twin);

@@ -77,6 +77,12 @@ int main(int argc, char **argv) {
         MUST((set = semget(IPC_PRIVATE, 1, 0600)) >= 0 && semop(set, &up, 1) == 0);
     } else if (!strcmp(what, "messages")) {
         MUST((queue = msgget(IPC_PRIVATE, 0600)) >= 0);
+    } else if (!strcmp(what, "signals")) {
+        sigset_t usr1;
+        sigemptyset(&usr1);
+        sigaddset(&usr1, SIGUSR1);
+        MUST(sigprocmask(SIG_BLOCK, &usr1, NULL) == 0 && kill(getpid(), SIGUSR1) == 0);
+        MUST(setrlimit(RLIMIT_SIGPENDING, &(struct rlimit){0, 0}) == 0);
     } else {
         fail("%s is not known", what);
     }

@@ -96,6 +96,9 @@ trial!(a_watched_directory, 60, |lab| cannot_be_saved(lab, "watch", "open_file:w
 trial!(
     /// Reading the file ahead broke the lease, and waited for its holder to give it up.
     a_lease, 60, |lab| cannot_be_saved(lab, "lease", "open_file:locked"));
+trial!(
+    /// The dump ended the program, and no restore could queue its signals again.
+    signals_beyond_the_limit, 60, |lab| cannot_be_saved(lab, "signals", "pending_signals:over-limit"));
 trial!(semaphores_to_be_undone, 60, |lab| cannot_be_saved(lab, "semaphores", "system_v:used"));
 
 trial!(

@@ -8,10 +8,16 @@ use nix::libc::{SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo};
 use super::{Attribute, Owner, Scope, Seen};
 use prost::Message;
 
-use crate::error::{Error, Result, kernel};
+use crate::error::{Cause, Error, Result, kernel};
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
 use crate::sys::siginfo::{self, Queue};
+
+const OVER_LIMIT: Cause = Cause {
+    code: "pending_signals:over-limit",
+    reason: "more of them wait than its limit would let be queued again",
+    remedy: "raise its RLIMIT_SIGPENDING for the checkpoint (prlimit --sigpending)",
+};
 
 /// Sent to the process.
 pub(super) struct Shared;
@@ -31,8 +37,13 @@ pub(super) struct State {
 }
 
 impl State {
-    fn of(owner: Owner, queue: Queue) -> Result<Self> {
+    fn of(seen: &mut Seen<'_, '_>, queue: Queue) -> Result<Self> {
+        let owner = seen.owner;
         let signals = siginfo::pending(owner.tid().0, queue).map_err(kernel("ptrace"))?;
+        let status = owner.read("status")?.unwrap_or_default();
+        if !signals.is_empty() && over_limit(&status) {
+            seen.obstacle("pending signals", &OVER_LIMIT);
+        }
         Ok(Self { pid: owner.pid().0, tid: owner.tid().0, signals })
     }
 
@@ -46,6 +57,14 @@ impl State {
     }
 }
 
+/// Whether its user has more signals waiting than it could queue: the limit was lowered since.
+fn over_limit(status: &str) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigQ:"));
+    let numbers = line.and_then(|line| line.trim().split_once('/'));
+    let numbers = numbers.and_then(|(used, limit)| Some((used.parse().ok()?, limit.parse().ok()?)));
+    numbers.is_some_and(|(used, limit): (u64, u64)| used > limit)
+}
+
 /// Whether a record of [`Shared`] has this signal.
 pub(super) fn has(record: &[u8], signal: i32) -> Result<bool> {
     let state = State::decode(record);
@@ -57,10 +76,11 @@ impl Attribute for Shared {
     const NAME: &'static str = "pending_signals";
     const SCOPE: Scope = Scope::Process;
     const STAGE: Stage = Stage::Final;
+    const CAUSES: &'static [Cause] = &[OVER_LIMIT];
     type State = State;
 
     fn answer(seen: &mut Seen<'_, '_>, _: &[Reply]) -> Result<State> {
-        State::of(seen.owner, Queue::Shared)
+        State::of(seen, Queue::Shared)
     }
 
     fn restore(state: &State, batch: &mut Batch) {
@@ -78,7 +98,7 @@ impl Attribute for Private {
     type State = State;
 
     fn answer(seen: &mut Seen<'_, '_>, _: &[Reply]) -> Result<State> {
-        State::of(seen.owner, Queue::Private)
+        State::of(seen, Queue::Private)
     }
 
     fn restore(state: &State, batch: &mut Batch) {
@@ -86,5 +106,16 @@ impl Attribute for Private {
             let args = [state.pid.into(), state.tid.into(), number.into(), info];
             batch.call("rt_tgsigqueueinfo", SYS_rt_tgsigqueueinfo, args);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_below_what_waits_is_noticed() {
+        assert!(over_limit("Threads:\t1\nSigQ:\t10/0\n"));
+        assert!(!over_limit("SigQ:\t10/96606\n") && !over_limit("SigQ:\t3/3\n"));
     }
 }

@@ -5,8 +5,9 @@
 //! with the program, whoever dies when. All of it is asked for at once: if we vanish, the helper and the
 //! twin end by themselves, the thread waits for the helper, and goes home.
 //!
-//! The twin has let go of all descriptors before it stands, for it must not keep a pipe open or a lock.
-//! It is held on its way out of `close_range(2)`; behind that there is nothing but its end.
+//! The twin has let go of all descriptors before it stands, for it must not keep a pipe open or a lock; and
+//! it has left its group and session, whose numbers a restore may want before whoever inherits the twin has
+//! reaped it. It is held on its way out of `close_range(2)`; behind that there is nothing but its end.
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -28,8 +29,8 @@ const CLOSE_RANGE_UNSHARE: u64 = 1 << 1;
 const HELPER: u64 = 256;
 /// And the twin.
 const TWIN: u64 = 512;
-/// The kernel tells a call's entry and its exit.
-const ON_ITS_WAY_OUT: u32 = 2;
+/// The kernel tells the entry and the exit of its two calls.
+const ON_ITS_WAY_OUT: u32 = 4;
 
 /// Holds the memory of a process as it was. Dropping it ends it.
 #[derive(Debug)]
@@ -93,12 +94,13 @@ fn requests(area: u64) -> Vec<u8> {
     let wait = call(libc::SYS_waitid, &[u64::from(libc::P_PID), 0, 0, how]);
     let twin =
         Request { args: [number(libc::CLONE_FILES), 0, 0, 0, 0, 0], child: area + TWIN, ..born };
-    let end = call(libc::SYS_exit_group, &[]);
+    let (leave, end) = (call(libc::SYS_setsid, &[]), call(libc::SYS_exit_group, &[]));
     let close = call(libc::SYS_close_range, &[0, u64::from(u32::MAX), CLOSE_RANGE_UNSHARE]);
     let mut bytes = Vec::new();
-    for (at, calls) in [(0, [helper, wait]), (HELPER, [twin, end]), (TWIN, [close, end])] {
+    let lists = [(0, &[helper, wait][..]), (HELPER, &[twin, end]), (TWIN, &[leave, close, end])];
+    for (at, calls) in lists {
         bytes.resize(usize::try_from(at).unwrap_or(0), 0);
-        bytes.extend(2u64.to_ne_bytes());
+        bytes.extend((calls.len() as u64).to_ne_bytes());
         bytes.resize(bytes.len().next_multiple_of(Control::REQUESTS), 0);
         bytes.extend(calls.iter().flat_map(Request::encode));
     }
@@ -187,11 +189,11 @@ mod tests {
     fn helper_and_twin_have_lists_of_their_own_that_end_with_their_end() {
         let area = 0x10_0000;
         let bytes = requests(area);
-        for block in [HELPER, TWIN] {
+        for (block, calls) in [(HELPER, 2), (TWIN, 3)] {
             let at = usize::try_from(block).unwrap() - Control::REQUESTS;
             let words = words(&bytes[at..]);
-            assert_eq!(words[0], 2);
-            let last = Control::REQUESTS / 8 + Request::BYTES / 8;
+            assert_eq!(words[0], calls as u64);
+            let last = Control::REQUESTS / 8 + (calls - 1) * Request::BYTES / 8;
             assert_eq!(words[last], libc::SYS_exit_group.cast_unsigned());
         }
     }
