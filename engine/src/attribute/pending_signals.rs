@@ -5,7 +5,7 @@
 //! set: a signal that it ignores and blocks stays pending, as it was.
 use nix::libc::{SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo};
 
-use super::{Attribute, Owner, Scope, Seen};
+use super::{Attribute, Scope, Seen};
 use prost::Message;
 
 use crate::error::{Cause, Error, Result, kernel};
