@@ -23,6 +23,7 @@ trial!(every_subject_is_fine_by_itself, 120, |lab| {
     for file in files {
         let args: &[&str] = match file.as_str() {
             "memory.c" => &["16"],
+            "refused.c" => &["signals"],
             "many_processes.c" | "many_threads.c" => &["50"],
             "many_areas.c" | "many_descriptors.c" => &["500"],
             "timeouts.c" => &["0"],
