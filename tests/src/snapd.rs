@@ -143,14 +143,15 @@ impl Running {
         self.wait(LIMIT)
     }
 
-    /// Waits for its end.
+    /// Waits for its end: so long from now on, however long it has been running.
     #[track_caller]
     pub fn wait(mut self, limit: Duration) -> Outcome {
+        let until = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("our child") {
                 break status;
             }
-            if self.start.elapsed() > limit {
+            if Instant::now() > until {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 panic!("`{}` hangs: not done within {limit:?}\n{}", self.line, self.said("err"));
