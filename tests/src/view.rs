@@ -107,7 +107,7 @@ impl View {
         self.facts.get(name).map(String::as_str)
     }
 
-    /// How many facts there are whose name ends so.
+    /// How many facts there are whose name contains this.
     pub fn count(&self, part: &str) -> usize {
         self.facts.keys().filter(|name| name.contains(part)).count()
     }
