@@ -12,14 +12,13 @@ mod system_v;
 mod twins;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::account;
-use crate::attribute::of_zombie;
+use crate::attribute::{Owner, of_zombie, posix_locks};
 use crate::collect::{Collector, News, OfProcess, attributes};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::image::ImageSink;
@@ -28,6 +27,7 @@ use crate::inventory::{
 };
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
+use crate::memory::foresight::{self, Foresight};
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
@@ -71,14 +71,18 @@ impl Standing {
 }
 
 impl Tracer for Standing {
-    fn inventory(&mut self, options: &Options, obstacles: &mut Vec<Obstacle>) -> Result<Inventory> {
+    fn inventory(
+        &mut self,
+        options: &Options<'_>,
+        obstacles: &mut Vec<Obstacle>,
+    ) -> Result<Inventory> {
         let machine = self.machine.clone();
         let mut members = self.tree()?.members().clone();
         let mut inventory =
             Inventory { machine, clocks: surroundings::clocks()?, ..Inventory::default() };
-        let collector = Collector::new(members.keys().copied().collect(), &options.externals)?;
-        let mut work =
-            Work { inventory: &mut inventory, collector, copy: &mut self.copy, obstacles };
+        let collector = Collector::new(members.keys().copied().collect(), options.externals)?;
+        let (copy, foresight) = (&mut self.copy, &options.foresight);
+        let mut work = Work { inventory: &mut inventory, collector, copy, foresight, obstacles };
         let Some(tree) = self.tree.as_mut() else { return Ok(inventory) };
         let mut inside = BTreeMap::new();
         let mut news = Vec::new();
@@ -110,10 +114,11 @@ impl Tracer for Standing {
 
     fn capture(
         &mut self,
-        inventory: &Inventory,
+        inventory: &mut Inventory,
         running: Option<Vec<u8>>,
     ) -> Result<Box<dyn Drain>> {
         let mut copy = std::mem::take(&mut self.copy);
+        let mut foreseen = copy.foreseen();
         if let Some(room) = running {
             let tree = self.tree()?;
             copy.hold(room, &mut |pid| {
@@ -121,6 +126,9 @@ impl Tracer for Standing {
                 if may { tree.twin(pid) } else { Ok(None) }
             })?;
         }
+        let later = copy.told_by_twins();
+        foreseen.retain(|(id, ..)| later.iter().all(|(held, ..)| held != id));
+        confirm(inventory, foreseen)?;
         Ok(Box::new(copy))
     }
 
@@ -152,7 +160,23 @@ fn told(members: &mut BTreeMap<Pid, Member>, news: Vec<(Pid, News)>) {
     }
 }
 
+/// Asks who can tell for certain what was foreseen: of which space, whose it is, and whom to ask.
+fn confirm(inventory: &mut Inventory, foreseen: Vec<(SpaceId, Pid, Pid)>) -> Result<()> {
+    let mut obstacles = Vec::new();
+    for (id, pid, told_by) in foreseen {
+        let told = procfs::text(format!("/proc/{told_by}/smaps")).map_err(kernel_io("read"))?;
+        if let Some(space) = inventory.spaces.get_mut(&id) {
+            obstacles.extend(foresight::confirm(space, pid, &told)?);
+        }
+    }
+    if obstacles.is_empty() { Ok(()) } else { Err(Error::Refused(obstacles)) }
+}
+
 impl Drain for Copy {
+    fn confirm(&mut self, inventory: &mut Inventory) -> Result<()> {
+        confirm(inventory, self.told_by_twins())
+    }
+
     fn drain_standing(&mut self, image: &mut dyn ImageSink) -> Result<u64> {
         self.write_standing(image)
     }
@@ -167,6 +191,7 @@ struct Work<'a> {
     inventory: &'a mut Inventory,
     collector: Collector,
     copy: &'a mut Copy,
+    foresight: &'a Foresight,
     obstacles: &'a mut Vec<Obstacle>,
 }
 
@@ -178,8 +203,7 @@ impl Work<'_> {
         member: &Member,
         answers: OfProcess,
     ) -> Result<()> {
-        let text = fs::read(format!("/proc/{pid}/stat")).map_err(kernel_io("read"))?;
-        let text = String::from_utf8_lossy(&text);
+        let text = procfs::text(format!("/proc/{pid}/stat")).map_err(kernel_io("read"))?;
         let stat = Stat::parse(&text)?;
         let mut process = Process {
             parent: member.parent,
@@ -202,6 +226,8 @@ impl Work<'_> {
             }
             process.threads.clone_from(&member.threads);
             process.table = self.collector.table(pid)?;
+            let (name, locks) = posix_locks(self.collector.posix_locks(pid));
+            self.inventory.attributes.insert((Owner::Process(pid), name), locks);
             process.fs = self.filesystem(pid)?;
             process.space = self.space(pid, answers.brk)?;
         } else {
@@ -253,14 +279,14 @@ impl Work<'_> {
         let (id, new) = self.collector.space(pid)?;
         if new {
             let mut register = |pid, fd, name: &str| self.collector.opened(pid, fd, name);
-            let (space, own) = space(pid, brk, &mut register, self.obstacles)?;
+            let (space, own) = space(pid, brk, self.foresight, &mut register, self.obstacles)?;
             self.inventory.spaces.insert(id, space);
             self.copy.spaces.insert(id, (pid, own));
         }
         Ok(id)
     }
 
-    fn objects(self, options: &Options) -> Result<()> {
+    fn objects(self, options: &Options<'_>) -> Result<()> {
         let collected = self.collector.finish(options.close_tcp, self.obstacles)?;
         self.inventory.objects = collected.objects;
         self.inventory.open_files = collected.open_files;

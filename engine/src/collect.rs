@@ -22,15 +22,17 @@ use nix::libc::{F_GETFD, FD_CLOEXEC, SYS_fcntl};
 pub(crate) use self::attributes::{News, OfProcess, attributes};
 use self::ranked::Ranked;
 use self::registry::{Found, Registry};
+use crate::attribute::posix_locks_told;
 use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
 use crate::external::External;
 use crate::image::Bulk;
 use crate::inventory::{
     Descriptor, FsId, ObjectId, ObjectRecord, OpenFileId, Pid, SpaceId, TableId, Tid,
 };
+use crate::lock::Lock;
 use crate::object::is_slave;
 use crate::open_file::OpenFile;
-use crate::procfs::Fields;
+use crate::procfs::{self, Fields};
 use crate::remote::{Batch, Caller, RemoteFd};
 use crate::sys::{kcmp, pidfd};
 use crate::tracee::Tree;
@@ -57,6 +59,8 @@ pub(crate) struct Collector {
     descriptors: BTreeMap<(TableId, RemoteFd), Descriptor>,
     /// Those that only their process can tell whether they are closed on exec.
     doubtful: BTreeMap<Pid, Vec<(TableId, RemoteFd)>>,
+    /// POSIX locks, by whose table they were found in.
+    locks: BTreeMap<Pid, Vec<(RawFd, Lock)>>,
     /// What we opened ourselves, told apart by what it is and how it is open.
     opened: BTreeMap<(u64, u64, u64, String), OpenFileId>,
 }
@@ -71,6 +75,7 @@ impl Collector {
             filesystems: Ranked::default(),
             descriptors: BTreeMap::new(),
             doubtful: BTreeMap::new(),
+            locks: BTreeMap::new(),
             opened: BTreeMap::new(),
         })
     }
@@ -96,12 +101,18 @@ impl Collector {
         Ok(TableId(id))
     }
 
+    /// The POSIX locks of a process. Of a shared table, all are the first one's that has it.
+    pub(crate) fn posix_locks(&mut self, pid: Pid) -> Vec<(RawFd, Lock)> {
+        self.locks.remove(&pid).unwrap_or_default()
+    }
+
     fn descriptors(&mut self, pid: Pid, table: TableId) -> Result<()> {
         let process = pidfd::open(pid).map_err(kernel("pidfd_open"))?;
+        let mut locked = BTreeSet::new(); // Two numbers of one open file tell the same.
         for number in numbers(pid)? {
             let path = format!("/proc/{pid}/fd/{number}");
             let meta = fs::metadata(&path).map_err(kernel_io("stat"))?;
-            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"));
+            let info = procfs::text(format!("/proc/{pid}/fdinfo/{number}"));
             let info = info.map_err(kernel_io("read"))?;
             let inode = (meta.dev(), meta.ino());
             let open_file = if let Some(known) = self.registry.find(inode, (pid, number))? {
@@ -114,6 +125,10 @@ impl Collector {
                 self.registry.add(inode, Found { fd, holder: pid, name, info })?
             };
             let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
+            if info.contains("POSIX") && locked.insert(open_file) {
+                let told = posix_locks_told(&info).map(|lock| (number, lock));
+                self.locks.entry(pid).or_default().extend(told);
+            }
             let descriptor = (table, RemoteFd(number));
             if cloexec && is_slave(meta.rdev()) {
                 self.doubtful.entry(pid).or_default().push(descriptor);
@@ -149,7 +164,7 @@ impl Collector {
         let link = link_of(&fd)?;
         let number = fd.as_raw_fd();
         let meta = fs::metadata(format!("/proc/self/fd/{number}")).map_err(kernel_io("stat"))?;
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+        let info = procfs::text(format!("/proc/self/fdinfo/{number}"));
         let info = info.map_err(kernel_io("read"))?;
         let flags = Fields::parse(&info).take_number("flags", 8).unwrap_or(0);
         let key = (meta.dev(), meta.ino(), flags, link);

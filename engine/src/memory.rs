@@ -4,5 +4,6 @@ pub(crate) mod capture;
 pub(crate) mod collect;
 pub(crate) mod fill;
 pub(crate) mod flags;
+pub(crate) mod foresight;
 mod origin;
 pub(crate) mod pages;

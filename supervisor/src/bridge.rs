@@ -20,11 +20,12 @@ use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
 use engine::external::External;
+use engine::family;
 use engine::files::{RollBack, Summary, remove_born_since, roll_back, would_change};
 use engine::image::ImageSource;
 use engine::inventory::Pid;
 use engine::restore::{Options, Parentage, prepare};
-use engine::session::{self, Frozen};
+use engine::session::{self, Foresight, Frozen};
 use prost::Message;
 use store::Store;
 
@@ -127,11 +128,12 @@ fn told(summary: &Summary) -> Vec<String> {
 /// Says what is in the way of a snapshot.
 pub fn inspect(
     roots: &[Pid],
-    externals: Vec<External>,
+    externals: &[External],
     deadline: Duration,
     private: bool,
 ) -> Result<Vec<Obstacle>> {
-    let options = session::Options { externals, close_tcp: false, private };
+    let foresight = Foresight::of(family::of(roots));
+    let options = session::Options { externals, close_tcp: false, private, foresight };
     let inventoried = Frozen::freeze(roots, deadline)?.inventory(&options)?;
     Ok(inventoried.obstacles().iter().map(Obstacle::of).collect())
 }

@@ -79,14 +79,14 @@ fn perform(
 ) -> Result<from_worker::Of> {
     Ok(match request {
         to_worker::Of::Take(take) => {
-            from_worker::Of::Taken(self::take(shim, &take, externals, tell)?)
+            from_worker::Of::Taken(self::take(shim, &take, &externals, tell)?)
         }
         to_worker::Of::Bring(bring) => {
             from_worker::Of::Brought(self::bring(shim, &bring, externals, tell)?)
         }
         to_worker::Of::Look(_) => {
             let roots = join_clocks()?;
-            let obstacles = bridge::inspect(&roots, externals, LOOK, true)?;
+            let obstacles = bridge::inspect(&roots, &externals, LOOK, true)?;
             from_worker::Of::Found(Found { obstacles })
         }
     })
@@ -95,7 +95,7 @@ fn perform(
 fn take(
     shim: &mut Channel,
     take: &Take,
-    externals: Vec<External>,
+    externals: &[External],
     tell: bridge::Tell<'_>,
 ) -> Result<Taken> {
     let home = Home::open(Path::new(OsStr::from_bytes(&take.dir)))?;

@@ -29,6 +29,20 @@ trial!(
     workload.check();
 });
 
+trial!(
+    /// Flags are asked for before the pause, and confirmed by the twin: what changes in between is noticed.
+    flags_of_the_instant, 300, |lab| {
+    let program = lab.start_subject("advised.c", &[]);
+    let pid = program.pid().to_string();
+    for round in 0..count(10, 300) {
+        let images = format!("images{round}");
+        lab.snapd().call(&["dump", "--leave-running", "--pid", &pid, "--images", &images]).ok();
+        program.kill();
+        lab.undump(&program, &images);
+    }
+    program.check();
+});
+
 trial!(nobody_is_left, 300, |lab| {
     let workload = run(lab, &["--keep-last", "2"]);
     workload.checkpoint();

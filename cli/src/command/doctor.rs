@@ -74,7 +74,7 @@ impl Doctor {
             Patient::Process(pid) => {
                 bridge::check_target(*pid)?;
                 // What cannot even be held has an obstacle too.
-                match bridge::inspect(&[Pid(*pid)], Vec::new(), self.freeze_timeout, false) {
+                match bridge::inspect(&[Pid(*pid)], &[], self.freeze_timeout, false) {
                     Err(Error::Engine(engine::error::Error::Refused(all))) => {
                         all.iter().map(Obstacle::of).collect()
                     }

@@ -7,13 +7,14 @@ use std::fs;
 use crate::attribute::Owner;
 use crate::error::{Result, kernel_io};
 use crate::inventory::{Inventory, Pid};
+use crate::procfs;
 
 /// Where the unified hierarchy is mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Whether there is room for all that this process has once more.
 pub(super) fn is_room_for(pid: Pid) -> Result<bool> {
-    let read = |path: &str| fs::read_to_string(path).map_err(kernel_io("read"));
+    let read = |path: &str| procfs::text(path).map_err(kernel_io("read"));
     let needed = kib(&read(&format!("/proc/{pid}/status"))?, "RssAnon:");
     let available = kib(&read("/proc/meminfo")?, "MemAvailable:");
     let groups = read(&format!("/proc/{pid}/cgroup"))?;

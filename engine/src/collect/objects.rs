@@ -14,7 +14,7 @@ use crate::image::Bulk;
 use crate::inventory::{Descriptor, End, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
 use crate::object::{Claim, Collect, Entry, Evidence, Identity, Kind, References, classify};
 use crate::open_file::OpenFile;
-use crate::procfs::Fields;
+use crate::procfs::{self, Fields};
 use crate::remote::RemoteFd;
 use crate::sys::kcmp;
 
@@ -243,7 +243,7 @@ impl Tree<'_> {
         if let Some(known) = self.registry.find(inode, (me, number))? {
             return Ok(known);
         }
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+        let info = procfs::text(format!("/proc/self/fdinfo/{number}"));
         let info = info.map_err(kernel_io("read"))?;
         let name = format!("a descriptor in flight ({})", super::link_of(&found)?);
         let holder = self.holder;

@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use nix::sys::statfs::statfs;
 use nix::time::{ClockId, clock_gettime};
 
+use crate::family;
 use crate::inventory::{Backing, Inventory, OpenFileId, Pid};
 use crate::object;
 use crate::open_file::OpenFile;
@@ -91,19 +92,7 @@ fn began<'a>(pids: impl Iterator<Item = &'a Pid>) -> Option<i64> {
 /// Of these processes and all their descendants, while they run: a guess, for reading ahead.
 #[must_use]
 pub fn of_running(roots: &[Pid]) -> BTreeSet<Candidate> {
-    let mut found = BTreeSet::new();
-    let mut waiting: Vec<i32> = roots.iter().map(|pid| pid.0).collect();
-    while let Some(pid) = waiting.pop() {
-        found.extend(open_for_writing(pid));
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        for task in tasks {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            waiting.extend(
-                children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()),
-            );
-        }
-    }
-    found
+    family::of(roots).into_iter().flat_map(|pid| open_for_writing(pid.0)).collect()
 }
 
 /// Whether opening the file would break a lease, and wait for its holder to give it up.

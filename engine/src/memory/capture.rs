@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::collect::Own;
 use super::fill::{intersect, without};
+use super::foresight::TWIN_FROM;
 use super::origin::{Copied, Memory, back, by, data, read_file, size, there};
 use super::pages::Ranges;
 use crate::error::Result;
@@ -35,8 +36,8 @@ pub(crate) struct Copy {
     standing: Vec<Part>,
     /// What is held though the tree may run on.
     held: Vec<Part>,
-    /// By whom, if not by us.
-    twins: Vec<Twin>,
+    /// By whom, if not by us: who also tells what was foreseen of these spaces.
+    twins: Vec<(Twin, Option<(SpaceId, Pid)>)>,
 }
 
 /// Some bytes, and where they are.
@@ -62,26 +63,38 @@ impl Copy {
     /// Takes hold of as much as it can, so that the tree may run on: in `room`, if that is enough, else
     /// by twins. What is left has to be written first.
     pub(crate) fn hold(&mut self, room: Vec<u8>, fork: Fork<'_>) -> Result<()> {
-        let mut parts = self.files()?;
-        let memory = self.spaces.values().map(|(_, own)| size(&runs(&own.pages)));
-        let files = parts.iter().map(|part| size(&part.runs));
-        if memory.chain(files).sum::<usize>() <= room.len() {
-            parts.extend(self.memory());
-            self.held = copied(parts, room)?;
-            return Ok(());
-        }
-        self.standing = parts;
         for (id, (pid, own)) in std::mem::take(&mut self.spaces) {
             let lacking = intersect(&own.pages, &own.stays);
+            let worth = size(&runs(&own.pages)) as u64 >= TWIN_FROM;
             let few = size(&runs(&lacking)) <= LACKING_MOST;
-            if let Some(twin) = if few { fork(pid)? } else { None } {
+            if let Some(twin) = if worth && few { fork(pid)? } else { None } {
+                let foreseen = own.foreseen.then_some((id, pid));
                 self.held.push(of_twin(id, pid, &twin, own, &lacking)?);
-                self.twins.push(twin);
+                self.twins.push((twin, foreseen));
             } else {
                 self.spaces.insert(id, (pid, own));
             }
         }
+        let mut parts = self.files()?;
+        parts.extend(self.memory());
+        if parts.iter().map(|part| size(&part.runs)).sum::<usize>() <= room.len() {
+            self.held.extend(copied(parts, room)?);
+        } else {
+            self.standing = parts;
+        }
         Ok(())
+    }
+
+    /// Spaces with flags that are yet to be confirmed, whose they are, and who can tell: they themselves.
+    pub(crate) fn foreseen(&self) -> Vec<(SpaceId, Pid, Pid)> {
+        let spaces = self.spaces.iter().filter(|(_, (_, own))| own.foreseen);
+        spaces.map(|(id, (pid, _))| (*id, *pid, *pid)).collect()
+    }
+
+    /// Likewise, those of whom a twin can tell.
+    pub(crate) fn told_by_twins(&self) -> Vec<(SpaceId, Pid, Pid)> {
+        let told = |(twin, of): &(Twin, Option<_>)| of.map(|(id, pid)| (id, pid, twin.pid()));
+        self.twins.iter().filter_map(told).collect()
     }
 
     /// Spaces, as they stand.
@@ -179,7 +192,7 @@ fn copied(parts: Vec<Part>, mut room: Vec<u8>) -> Result<Vec<Part>> {
 
 /// What a twin holds, and a copy of what it lacks. All that it has belongs to somebody else as well.
 fn of_twin(id: SpaceId, pid: Pid, twin: &Twin, own: Own, lacking: &Ranges) -> Result<Part> {
-    let Own { pages, shared, stays } = own;
+    let Own { pages, shared, stays, .. } = own;
     let mut bytes = vec![0; size(&runs(lacking))];
     Memory::new(pid, shared).read(&runs(lacking), &mut bytes)?;
     let copied = Copied { bytes: Arc::new(bytes), places: places_of(&runs(lacking), 0) };
@@ -296,11 +309,11 @@ mod tests {
         let no_twin: Fork<'_> = &mut |_| Ok(None);
         let mut held = copy();
         held.hold(vec![1; 4 << 20], no_twin).unwrap();
-        assert!(held.spaces.is_empty() && held.bulk.files.is_empty());
+        assert!(held.standing.is_empty() && held.held.len() == 2);
         assert_eq!(written(held), written(copy()));
         let mut large = copy();
         large.hold(vec![1; 3 << 20], no_twin).unwrap();
-        assert!(large.held.is_empty() && large.spaces.len() == 1);
+        assert!(large.held.is_empty() && large.standing.len() == 2);
         assert_eq!(written(large), written(copy()));
     }
 

@@ -13,9 +13,11 @@ use nix::libc::PROT_EXEC;
 use nix::sys::stat::Mode;
 
 use super::flags;
+use super::foresight::Foresight;
 use super::pages::{self, Ranges};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Backing, Layout, OpenFileId, Pid, Space, Special, Vma};
+use crate::procfs;
 use crate::procfs::smaps::{self, Area};
 use crate::procfs::stat::Stat;
 
@@ -73,20 +75,27 @@ pub(crate) struct Own {
     pub(crate) shared: Ranges,
     /// Whole areas that a fork does not carry: a child has none of it, zeros, or perhaps no page left.
     pub(crate) stays: Ranges,
+    /// The flags of its areas are yet to be confirmed.
+    pub(crate) foreseen: bool,
 }
 
 /// Reads the space of a process; which pages are its own comes with it.
 pub(crate) fn space(
     pid: Pid,
     brk: u64,
+    foresight: &Foresight,
     register: Register<'_>,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<(Space, Own)> {
-    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).map_err(kernel_io("read"));
-    let text = String::from_utf8_lossy(&read("smaps")?).into_owned();
+    let text = |name: &str| procfs::text(format!("/proc/{pid}/{name}")).map_err(kernel_io("read"));
+    let maps = if foresight.knows(pid) { text("maps")? } else { String::new() };
+    let foreseen = foresight.areas(pid, &maps)?;
+    let smaps = if foreseen.is_none() { text("smaps")? } else { String::new() };
+    let is_foreseen = foreseen.is_some();
+    let areas = foreseen.map_or_else(|| smaps::parse(&smaps), Ok)?;
     let mut reader = Reader { pid, register, obstacles, files: BTreeMap::new(), vmas: Vec::new() };
     let (mut shared, mut stays) = (Ranges::new(), Ranges::new());
-    for area in &smaps::parse(&text)? {
+    for area in &areas {
         reader.area(area)?;
         if area.shared_kib > 0 {
             shared.push((area.start, area.end));
@@ -99,16 +108,29 @@ pub(crate) fn space(
     let exe = (reader.register)(pid, exe, "executable")?;
     let vmas = reader.vmas;
     let pages = pages::of(pid, &vmas)?;
-    let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
-    let layout = Layout { words: Stat::parse(&stat)?.layout(brk)?, auxv: read("auxv")? };
+    let auxv = procfs::bytes(format!("/proc/{pid}/auxv")).map_err(kernel_io("read"))?;
+    let layout = Layout { words: Stat::parse(&text("stat")?)?.layout(brk)?, auxv };
     let vdso = vdso(pid, &vmas)?;
     let written = pages::of_files(&pages.own, &vmas);
-    let own = Own { pages: pages.own, shared, stays };
+    let own = Own { pages: pages.own, shared, stays, foreseen: is_foreseen };
     Ok((Space { vmas, layout, exe, vdso, written, guards: pages.guards }, own))
 }
 
-fn obstacle(pid: Pid, object: String, cause: &Cause) -> Obstacle {
+/// That an area cannot be saved.
+pub(super) fn refused(pid: Pid, area: &Area<'_>, cause: &Cause) -> Obstacle {
+    let (start, end, name) = (area.start, area.end, area.name);
+    let object = format!("area {start:x}-{end:x} {name} ({})", area.flags.join(" "));
     Obstacle { pid: Some(pid), object, cause: *cause }
+}
+
+/// The flags of an area that an image keeps.
+pub(super) fn kept(backing: &Backing, area: &Area<'_>) -> Result<Vec<String>, &'static Cause> {
+    match backing {
+        Backing::Special(_) => Ok(Vec::new()), // They are what the kernel makes them.
+        // Memory that may only be executed gets a key from the kernel, here and at a restore.
+        _ if area.key != 0 && area.prot != PROT_EXEC => Err(&KEY),
+        _ => flags::keep(&area.flags),
+    }
 }
 
 /// Opens a link in /proc.
@@ -193,13 +215,7 @@ impl Reader<'_> {
                 }
             }
         };
-        let kept = match &backing {
-            Backing::Special(_) => Ok(Vec::new()), // They are what the kernel makes them.
-            // Memory that may only be executed gets a key from the kernel, here and at a restore.
-            _ if area.key != 0 && area.prot != PROT_EXEC => Err(&KEY),
-            _ => flags::keep(&area.flags),
-        };
-        match kept {
+        match kept(&backing, area) {
             Err(cause) => self.refuse(area, cause),
             Ok(flags) => {
                 let &Area { start, end, prot, shared, .. } = area;
@@ -210,10 +226,7 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, area: &Area<'_>, cause: &Cause) {
-        let (start, end, name) = (area.start, area.end, area.name);
-        let flags = area.flags.join(" ");
-        let object = format!("area {start:x}-{end:x} {name} ({flags})");
-        self.obstacles.push(obstacle(self.pid, object, cause));
+        self.obstacles.push(refused(self.pid, area, cause));
     }
 
     /// `None`: refused.
@@ -253,7 +266,8 @@ mod tests {
             opened.push(fd);
             Ok(OpenFileId(u32::try_from(opened.len()).unwrap()))
         };
-        let (space, own) = super::space(me, 7, &mut register, &mut obstacles).unwrap();
+        let none = Foresight::default();
+        let (space, own) = super::space(me, 7, &none, &mut register, &mut obstacles).unwrap();
         assert_eq!(obstacles, []);
         assert_eq!(space.vdso.get(..4), Some(&b"\x7fELF"[..]));
         assert_eq!(space.layout.words[5], 7);

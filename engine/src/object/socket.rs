@@ -50,7 +50,11 @@ impl Socket {
         let number = |name| net::get_int(fd, SOL_SOCKET, name).map_err(kernel("getsockopt"));
         let domain = number(libc::SO_DOMAIN)?;
         let (kind, protocol) = (number(libc::SO_TYPE)?, number(libc::SO_PROTOCOL)?);
-        let peer = if domain == AF_UNIX { Peer::of(inode, all) } else { Peer::None };
+        let mut peer = Peer::None;
+        if domain == AF_UNIX {
+            all.ask()?;
+            peer = Peer::of(inode, all);
+        }
         Ok(Some(Self { domain, kind, protocol, peer }))
     }
 }

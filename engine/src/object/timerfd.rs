@@ -3,7 +3,6 @@
 //! Kernel: `fs/timerfd.c`. The time that remains is the same in every time namespace, so that the
 //! coordinator may set it; and monotonic time goes on where it was. An absolute time of day is
 //! remembered as that.
-use std::fs::read_to_string;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, TFD_TIMER_ABSTIME};
@@ -13,7 +12,7 @@ use super::view::{TimerView, clock};
 use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object, View};
 use crate::error::{Cause, Result, kernel, kernel_io};
 use crate::inventory::End;
-use crate::procfs::Fields;
+use crate::procfs::{self, Fields};
 use crate::sys::timerfd;
 
 pub(super) struct Timerfd;
@@ -65,7 +64,7 @@ impl Object for Timerfd {
         let (value, interval) =
             timerfd::remaining(fd.as_fd()).map_err(kernel("timerfd_gettime"))?;
         let info = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-        let info = read_to_string(info).map_err(kernel_io("read"))?;
+        let info = procfs::text(info).map_err(kernel_io("read"))?;
         let Some(mut state) = parse(&mut Fields::parse(&info)) else {
             with.obstacle(&UNREADABLE);
             return Ok(State::default());

@@ -1,7 +1,7 @@
 //! `/proc/PID/smaps`: areas, as in `maps`, each with what the kernel tells of it.
 //!
 //! Kernel: `fs/proc/task_mmu.c` (`show_map_vma()`, `show_smap()`). Of the lines below an area only
-//! those that are state are kept; the others count pages.
+//! those that are state are kept; the others count pages. `maps` itself is read likewise: there are none.
 use crate::error::{Error, Result};
 
 /// One area.
@@ -26,6 +26,15 @@ pub(crate) struct Area<'a> {
     pub(crate) key: u64,
     /// `Shared_Clean` and `Shared_Dirty`, in KiB: pages that others have too.
     pub(crate) shared_kib: u64,
+}
+
+impl Area<'_> {
+    /// Whether `maps` tells of both by the same line.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        let place = |area: &Self| (area.start, area.end, area.prot, area.shared, area.offset);
+        place(self) == place(other)
+            && (self.device, self.inode, self.name) == (other.device, other.inode, other.name)
+    }
 }
 
 /// All areas, ascending.

@@ -16,8 +16,7 @@ use super::{Restorer, hold};
 use crate::arch::{blank, frame};
 use crate::attribute::is_pending;
 use crate::checkpoint::Standing;
-use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
-use crate::external::External;
+use crate::error::{Error, Obstacle, Result, kernel};
 use crate::inventory::{Life, Pid, Process, Registers, Thread, Tid};
 use crate::remote::{Arg, Batch, Call, Caller};
 use crate::session::{self, Tracer};
@@ -82,15 +81,14 @@ impl Restorer<'_> {
     /// by the kernel, it is the oracle of what the whole restore did.
     fn look_again(&self, tree: Tree) -> Result<()> {
         let mut tree = Standing::restored(tree)?;
-        let externals = self.options.externals.iter().map(External::try_clone);
-        let externals = externals.collect::<std::io::Result<_>>().map_err(kernel_io("fcntl"))?;
-        let how = session::Options { externals, close_tcp: self.options.close_tcp, private: false };
+        let super::Options { externals, close_tcp, .. } = self.options;
+        let how = session::Options { externals, close_tcp: *close_tcp, ..Default::default() };
         let (mut obstacles, mut bytes) = (Vec::new(), Digests::of(self.inventory));
-        let found = tree.inventory(&how, &mut obstacles)?;
+        let mut found = tree.inventory(&how, &mut obstacles)?;
         // The clocks that we made go on for them are theirs, not ours.
         let clocks = |one: &Obstacle| one.object.starts_with("namespace time");
         obstacles.retain(|one| !(self.options.continue_clocks && clocks(one)));
-        let mut capture = tree.capture(&found, None)?;
+        let mut capture = tree.capture(&mut found, None)?;
         capture.drain_standing(&mut bytes)?;
         capture.drain(&mut bytes)?;
         let mut differences = verify::differences(self.inventory, &found);

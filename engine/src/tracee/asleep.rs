@@ -5,7 +5,6 @@
 //! there. Kernels without `CONFIG_SCHED_DEBUG` do not tell, nor can a processor that is too busy be asked:
 //! then a wait counts from when we came.
 use std::collections::BTreeMap;
-use std::fs::read_to_string;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -14,6 +13,7 @@ use super::countdown;
 use super::procfs::Stat;
 use crate::arch::RegisterFile;
 use crate::inventory::Tid;
+use crate::procfs::text;
 use crate::sys::processor::on;
 
 /// So long we wait for a busy processor: seldom, and mostly before anybody stands.
@@ -58,7 +58,7 @@ pub(super) struct Clocks(BTreeMap<usize, Option<i64>>);
 impl Clocks {
     /// What this thread sleeps in, if it is a call that might have a relative timeout.
     pub(super) fn asleep(&mut self, tid: Tid, timed: impl Fn(i64) -> bool) -> Option<Asleep> {
-        let (call, arguments) = parse_call(&read_to_string(format!("/proc/{tid}/syscall")).ok()?)?;
+        let (call, arguments) = parse_call(&text(format!("/proc/{tid}/syscall")).ok()?)?;
         if !timed(call) {
             return None;
         }
@@ -83,7 +83,7 @@ fn own_offset() -> Option<i64> {
     // Waking has the scheduler note the time; to yield might cost a whole slice.
     std::thread::sleep(Duration::from_micros(1));
     let now = monotonic();
-    let noted = parse_exec_start(&read_to_string("/proc/thread-self/sched").ok()?)?;
+    let noted = parse_exec_start(&text("/proc/thread-self/sched").ok()?)?;
     (monotonic() - start < UNDISTURBED).then_some(now - noted)
 }
 
@@ -106,7 +106,7 @@ struct Noted {
 
 impl Noted {
     fn of(tid: Tid) -> Option<Self> {
-        Self::parse(&read_to_string(format!("/proc/{tid}/sched")).ok()?)
+        Self::parse(&text(format!("/proc/{tid}/sched")).ok()?)
     }
 
     fn parse(text: &str) -> Option<Self> {

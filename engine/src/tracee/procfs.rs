@@ -3,7 +3,7 @@
 //! Depends on `/proc/PID/{stat,status,auxv,maps}` and `/proc/PID/task/TID/children`. What is gone
 //! meanwhile reads as empty: whoever has ended is told by wait(2), not from here.
 use crate::inventory::{Pid, Tid};
-use crate::procfs::text;
+use crate::procfs::{bytes, text};
 
 /// `PF_KTHREAD` of `include/linux/sched.h`, as field 9 of stat shows it.
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -163,7 +163,7 @@ fn mapped(line: &str) -> Option<Mapped> {
 pub(super) fn vdso(pid: Pid) -> Option<u64> {
     /// `AT_SYSINFO_EHDR` of `arch/x86/include/uapi/asm/auxvec.h`.
     const SYSINFO_EHDR: u64 = 33;
-    let vector = std::fs::read(format!("/proc/{pid}/auxv")).ok()?;
+    let vector = bytes(format!("/proc/{pid}/auxv")).ok()?;
     let words: Vec<_> = vector.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
     words.as_chunks().0.iter().find_map(|[key, value]| (*key == SYSINFO_EHDR).then_some(*value))
 }

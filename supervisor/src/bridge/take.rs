@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use engine::external::External;
+use engine::family;
 use engine::files::{Capture, Files, Selection, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
-use engine::session::{self, Captured, Frozen};
+use engine::session::{self, Captured, Foresight, Frozen};
 use prost::Message;
 use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger, Watch};
 
 use super::Kept;
 use super::image::{Sink, inventory};
 use super::progress::Tell;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::wire::{Settled, Take, Taken};
 
@@ -42,7 +43,7 @@ pub fn checkpoint(
     home: &Home,
     take: &Take,
     roots: &[Pid],
-    externals: Vec<External>,
+    externals: &[External],
     settle: &mut dyn FnMut() -> Result<Settled>,
     tell: Tell<'_>,
 ) -> Result<Taken> {
@@ -85,7 +86,24 @@ pub(super) fn watch() -> Watch {
 
 pub(super) fn perform(
     plan: &Plan<'_>,
-    externals: Vec<External>,
+    externals: &[External],
+    while_frozen: &mut dyn FnMut(&mut Sink<'_>) -> Result<Option<Settled>>,
+    tell: Tell<'_>,
+) -> Result<Taken> {
+    match take(plan, externals, !plan.stop, while_frozen, tell) {
+        // Rare; and what is asked in the pause cannot change.
+        Err(Error::Engine(error @ engine::error::Error::Changed(_))) => {
+            tracing::debug!(%error, "once more, without foresight");
+            take(plan, externals, false, while_frozen, tell)
+        }
+        taken => taken,
+    }
+}
+
+fn take(
+    plan: &Plan<'_>,
+    externals: &[External],
+    foresee: bool,
     while_frozen: &mut dyn FnMut(&mut Sink<'_>) -> Result<Option<Settled>>,
     tell: Tell<'_>,
 ) -> Result<Taken> {
@@ -93,17 +111,19 @@ pub(super) fn perform(
     let previous = previous_files(plan);
     let (workload, parent) = (plan.workload.to_owned(), plan.parent);
     let mut sink = Sink::new(plan.store.begin(NewSnapshot { workload, parent })?, tell);
-    let resident = resident(plan.roots);
-    sink.about(resident);
+    sink.about(family::of(plan.roots).into_iter().map(resident).sum());
     let mut capture = Capture::new(&plan.selection, &previous);
     if !plan.keep_files {
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
-    let room = if plan.stop { Vec::new() } else { session::room(resident) };
+    let running = if plan.stop { Vec::new() } else { family::of(plan.roots) };
+    let foresight = Foresight::of(running.iter().copied().filter(|_| foresee));
+    let room = session::room(&running, &foresight);
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     let settled = while_frozen(&mut sink)?;
-    let options = session::Options { externals, close_tcp: plan.close_tcp, private: plan.private };
+    let Plan { close_tcp, private, .. } = *plan;
+    let options = session::Options { externals, close_tcp, private, foresight };
     let mut inventoried = frozen.inventory(&options)?;
     if !inventoried.obstacles().is_empty() {
         // Refused, before any more is read.
@@ -211,21 +231,12 @@ fn previous_files(plan: &Plan<'_>) -> Files {
     inventory.map(|inventory| inventory.files).unwrap_or_default()
 }
 
-/// How much memory the tree has, about: what will have to be written.
-fn resident(roots: &[Pid]) -> u64 {
-    let page = 4096;
-    let statm = |pid: i32| fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    let pages = |text: &str| text.split(' ').nth(1)?.parse::<u64>().ok();
-    let (mut waiting, mut all) = (roots.iter().map(|root| root.0).collect::<Vec<_>>(), 0);
-    while let Some(pid) = waiting.pop() {
-        all += pages(&statm(pid)).unwrap_or(0) * page;
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        for task in tasks {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            waiting.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
-        }
-    }
-    all
+/// How much memory a process has, about: what will have to be written.
+fn resident(pid: Pid) -> u64 {
+    const PAGE: u64 = 4096;
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE
 }
 
 #[allow(clippy::disallowed_methods)]

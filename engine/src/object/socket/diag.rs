@@ -3,6 +3,7 @@
 //! One dump serves a whole checkpoint. It sees the network namespace of the asking process, which is
 //! the tree's. Kernel: `net/unix/diag.c`, `include/uapi/linux/{netlink,sock_diag,unix_diag}.h`.
 //! Of inet sockets, getsockopt(2) tells almost enough: see [`dump`].
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -49,30 +50,35 @@ pub struct UnixSocket {
     pub shutdown: u8,
 }
 
-/// All Unix sockets of our network namespace, by inode number.
+/// All Unix sockets of our network namespace, by inode number. The kernel is asked when a tree has some:
+/// many have none.
 #[derive(Debug, Clone, Default)]
-pub struct Sockets(BTreeMap<u64, UnixSocket>);
+pub struct Sockets(OnceCell<BTreeMap<u64, UnixSocket>>);
 
 impl Sockets {
-    /// Asks the kernel for all.
-    pub fn dump() -> Result<Self> {
-        let mut all = BTreeMap::new();
-        dump(&unix_request(0), &mut |body| {
-            all.extend([parse_socket(body)?]);
-            Some(())
-        })?;
-        Ok(Self(all))
+    /// Asks the kernel for all, once.
+    pub(super) fn ask(&self) -> Result<()> {
+        if self.0.get().is_none() {
+            let mut all = BTreeMap::new();
+            dump(&unix_request(0), &mut |body| {
+                all.extend([parse_socket(body)?]);
+                Some(())
+            })?;
+            self.0.get_or_init(|| all);
+        }
+        Ok(())
     }
 
     /// One of them. A dump may miss one while strangers come and go: then it is asked for by name.
     #[must_use]
     pub fn get(&self, inode: u64) -> Option<UnixSocket> {
-        self.0.get(&inode).cloned().or_else(|| one(inode).ok().flatten())
+        let known = self.0.get().and_then(|all| all.get(&inode).cloned());
+        known.or_else(|| one(inode).ok().flatten())
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &UnixSocket)> {
-        self.0.iter().map(|(inode, socket)| (*inode, socket))
+        self.0.get().into_iter().flatten().map(|(inode, socket)| (*inode, socket))
     }
 }
 
@@ -229,14 +235,16 @@ mod tests {
         let path = folder.path().join("door");
         let door = UnixListener::bind(&path).unwrap();
         let guest = UnixStream::connect(&path).unwrap();
-        let all = Sockets::dump().unwrap();
+        let all = Sockets::default();
+        all.ask().unwrap();
         assert_eq!(all.get(inode(&a)).unwrap().peer, Some(inode(&b)));
         assert_eq!(all.get(inode(&a)).unwrap().shutdown, 1);
         let door = all.get(inode(&door)).unwrap();
         assert_eq!((door.listening, door.waiting), (true, vec![inode(&guest)]));
         assert_eq!(door.name.strip_suffix(&[0]).unwrap(), path.as_os_str().as_encoded_bytes());
         assert_eq!(all.get(inode(&guest)).unwrap().peer, Some(0), "not accepted yet");
-        assert_eq!(Sockets::default().get(inode(&a)), all.get(inode(&a)), "asked for by name");
+        let empty = Sockets::default();
+        assert_eq!(empty.get(inode(&a)), all.get(inode(&a)), "asked for by name");
     }
 
     proptest! {

@@ -1,0 +1,169 @@
+//! What is slow to be told of address spaces: asked for before a pause, and once more after it.
+//!
+//! Flags of areas are told by smaps only, for which the kernel looks at every page: some 20 ms for each GiB.
+//! So whoever has much is asked while it runs. In the pause `maps` tells which areas there are; each is taken
+//! to have the flags that it, or what it grew out of, had before. Once the program runs again, its twin,
+//! which has the same areas with the same flags, tells what they were ([`confirm`]). Who has areas that
+//! a twin lacks, or whose flags it lacks, is asked in the pause as ever.
+use std::collections::BTreeMap;
+
+use super::collect::{kept, refused};
+use super::flags;
+use crate::error::{Error, Obstacle, Result};
+use crate::inventory::{Pid, Space};
+use crate::procfs::smaps::{self, Area};
+use crate::procfs::{self, Fields};
+
+/// Who has less private memory is copied, and asked, in the pause: that takes less time than a twin.
+pub(super) const TWIN_FROM: u64 = 4 << 20;
+
+/// What processes told before they were stopped.
+#[derive(Debug, Default)]
+pub struct Foresight(BTreeMap<Pid, String>);
+
+impl Foresight {
+    /// Asks those that have much, and may have a twin. Who is gone is left out.
+    pub fn of(pids: impl IntoIterator<Item = Pid>) -> Self {
+        let large = pids.into_iter().filter(|pid| private(*pid) >= TWIN_FROM);
+        let told = |pid| Some((pid, procfs::text(format!("/proc/{pid}/smaps")).ok()?));
+        Self(large.filter_map(told).collect())
+    }
+
+    /// Whether a process was asked.
+    pub(crate) fn knows(&self, pid: Pid) -> bool {
+        self.0.contains_key(&pid)
+    }
+
+    /// The areas that a stopped process has, as `maps` tells them, with what can be foreseen of each.
+    /// `None`: it has to be asked now.
+    pub(super) fn areas<'a>(&'a self, pid: Pid, maps: &'a str) -> Result<Option<Vec<Area<'a>>>> {
+        let Some(told) = self.0.get(&pid) else { return Ok(None) };
+        if locks(pid) {
+            return Ok(None); // Children do not.
+        }
+        Ok(foreseen(smaps::parse(told)?, smaps::parse(maps)?))
+    }
+}
+
+/// How much private memory a process has, in bytes: at most that has to be saved of it.
+pub(crate) fn private(pid: Pid) -> u64 {
+    let text = procfs::text(format!("/proc/{pid}/status")).unwrap_or_default();
+    number(&text, "RssAnon") << 10
+}
+
+fn locks(pid: Pid) -> bool {
+    let text = procfs::text(format!("/proc/{pid}/status")).unwrap_or_default();
+    number(&text, "VmLck") > 0
+}
+
+/// A line of KiB.
+fn number(status: &str, key: &str) -> u64 {
+    let value = Fields::parse(status).take(key);
+    value.and_then(|value| value.strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Areas of `now`, with the flags of what was there `before`.
+fn foreseen<'a>(before: Vec<Area<'a>>, now: Vec<Area<'a>>) -> Option<Vec<Area<'a>>> {
+    // Not forked.
+    if before.iter().any(|area| area.flags.contains(&"dc")) {
+        return None;
+    }
+    let mut before = before.into_iter().peekable();
+    let of = |area: Area<'a>| {
+        while before.next_if(|old| old.end <= area.start).is_some() {}
+        let old = before.peek().filter(|old| old.start < area.end);
+        match old {
+            Some(old) if area.is_at(old) => Some(old.clone()),
+            // How a file is opened that has just been mapped depends on flags.
+            _ if area.inode != 0 || area.shared => None,
+            // What grows, shrinks or is split stays what it is.
+            Some(old) if flags::stays(&old.flags) => None,
+            Some(old) => Some(Area { flags: old.flags.clone(), ..area }),
+            None => Some(area),
+        }
+    };
+    now.into_iter().map(of).collect()
+}
+
+/// Gives areas the flags that `told`, smaps of who has the same, says they have. The obstacles are those
+/// that the flags are.
+pub(crate) fn confirm(space: &mut Space, pid: Pid, told: &str) -> Result<Vec<Obstacle>> {
+    let (told, mut obstacles) = (smaps::parse(told)?, Vec::new());
+    let mut told = told.iter().peekable();
+    for vma in &mut space.vmas {
+        while told.next_if(|area| area.end <= vma.start).is_some() {}
+        let area = told.next_if(|area| (area.start, area.end) == (vma.start, vma.end));
+        let area = area.ok_or(Error::Changed(pid))?;
+        let assumed: Vec<_> = vma.flags.iter().map(String::as_str).collect();
+        if flags::stays(&area.flags) != flags::stays(&assumed) {
+            return Err(Error::Changed(pid)); // It was captured in the wrong way.
+        }
+        match kept(&vma.backing, area) {
+            Ok(flags) => vma.flags = flags,
+            Err(cause) => obstacles.push(refused(pid, area, cause)),
+        }
+    }
+    Ok(obstacles)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{Backing, Layout, OpenFileId, Vma};
+
+    const HEAP: &str = "1000-3000 rw-p 00000000 00:00 0 [heap]\n";
+
+    fn smaps(areas: &[(&str, &str)]) -> String {
+        let told = areas.iter().map(|(line, flags)| format!("{line}VmFlags: {flags}\n"));
+        told.collect::<Vec<_>>().concat()
+    }
+
+    fn flags_now<'a>(before: &'a str, now: &'a str) -> Option<Vec<Vec<&'a str>>> {
+        let areas = foreseen(smaps::parse(before).unwrap(), smaps::parse(now).unwrap())?;
+        Some(areas.into_iter().map(|area| area.flags).collect())
+    }
+
+    #[test]
+    fn what_is_or_grows_has_the_flags_that_it_had() {
+        let before = smaps(&[(HEAP, "rd wr mg")]);
+        let grown = HEAP.replace("3000", "9000");
+        let new = "f000-ffff rw-p 00000000 00:00 0\n";
+        assert_eq!(flags_now(&before, HEAP), Some(vec![vec!["rd", "wr", "mg"]]));
+        let both = grown + new;
+        assert_eq!(flags_now(&before, &both), Some(vec![vec!["rd", "wr", "mg"], vec![]]));
+    }
+
+    #[test]
+    fn what_a_twin_would_lack_is_not_foreseen() {
+        assert_eq!(flags_now(&smaps(&[(HEAP, "rd wr dc")]), HEAP), None);
+        let wiped = smaps(&[(HEAP, "rd wr wf")]);
+        assert!(flags_now(&wiped, HEAP).is_some());
+        assert_eq!(flags_now(&wiped, &HEAP.replace("3000", "4000")), None);
+        let file = "f000-ffff r--s 00000000 fe:00 7 /file\n";
+        assert_eq!(flags_now(&smaps(&[(HEAP, "rd wr")]), &format!("{HEAP}{file}")), None);
+    }
+
+    #[test]
+    fn what_the_twin_says_is_true() {
+        let (shared, backing, flags, name) = (false, Backing::Anonymous, Vec::new(), None);
+        let vma = Vma { start: 0x1000, end: 0x3000, prot: 3, shared, backing, flags, name };
+        let mut space = Space {
+            vmas: vec![vma],
+            layout: Layout::default(),
+            exe: OpenFileId(0),
+            vdso: Vec::new(),
+            written: Vec::new(),
+            guards: Vec::new(),
+        };
+        let mut told = |areas: &[(&str, &str)]| {
+            let obstacles = confirm(&mut space, Pid(1), &smaps(areas))?;
+            Ok::<_, Error>((obstacles.len(), space.vmas[0].flags.join(" ")))
+        };
+        let other = "0-1000 rw-p 00000000 00:00 0\n";
+        assert_eq!(told(&[(other, ""), (HEAP, "rd wr mg")]).unwrap(), (0, "mg".into()));
+        assert_eq!(told(&[(HEAP, "rd wr")]).unwrap(), (0, String::new()));
+        assert_eq!(told(&[(HEAP, "rd wr um")]).unwrap().0, 1);
+        assert!(matches!(told(&[(HEAP, "rd wr wf")]), Err(Error::Changed(_))));
+        assert!(matches!(told(&[(other, "rd wr")]), Err(Error::Changed(_))));
+    }
+}
