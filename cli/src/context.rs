@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use supervisor::home::Home;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::args::Global;
 use crate::exit::Failure;
@@ -27,12 +28,14 @@ impl Context {
             (_, 1) => "info",
             (_, _) => "debug",
         };
-        // A filter for those who look for a fault: SNAPD_LOG=engine=trace.
-        let filter = EnvFilter::try_from_env("SNAPD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-        let told = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        let told = told.with_ansi(Style::of_stderr().colours()).with_target(false).without_time();
+        let told = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+        let told = told.with_ansi(Style::of_stderr().colours());
         // Only the first can be had; there is no other.
-        let _ = told.try_init();
+        let _ = match EnvFilter::try_from_env("SNAPD_LOG") {
+            // For those who look for a fault, or for time: SNAPD_LOG=engine=trace tells what each step took.
+            Ok(filter) => told.with_env_filter(filter).with_span_events(FmtSpan::CLOSE).try_init(),
+            Err(_) => told.with_env_filter(EnvFilter::new(level)).without_time().try_init(),
+        };
         Self { dir: global.dir, json: global.json, quiet: global.quiet }
     }
 

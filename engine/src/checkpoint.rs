@@ -71,6 +71,7 @@ impl Standing {
 }
 
 impl Tracer for Standing {
+    #[tracing::instrument(level = "trace", skip_all)]
     fn inventory(
         &mut self,
         options: &Options<'_>,
@@ -112,6 +113,7 @@ impl Tracer for Standing {
         Ok(inventory)
     }
 
+    #[tracing::instrument(level = "trace", skip_all)]
     fn capture(
         &mut self,
         inventory: &mut Inventory,
@@ -132,6 +134,7 @@ impl Tracer for Standing {
         Ok(Box::new(copy))
     }
 
+    #[tracing::instrument(level = "trace", skip_all)]
     fn thaw(&mut self) -> Result<Duration> {
         if let Some(tree) = self.tree.take() {
             tree.thaw()?;
@@ -160,6 +163,7 @@ fn told(members: &mut BTreeMap<Pid, Member>, news: Vec<(Pid, News)>) {
     }
 }
 
+#[tracing::instrument(level = "trace", skip_all)]
 /// Asks who can tell for certain what was foreseen: of which space, whose it is, and whom to ask.
 fn confirm(inventory: &mut Inventory, foreseen: Vec<(SpaceId, Pid, Pid)>) -> Result<()> {
     let mut obstacles = Vec::new();
@@ -275,6 +279,7 @@ impl Work<'_> {
         Ok(id)
     }
 
+    #[tracing::instrument(level = "trace", skip_all)]
     fn space(&mut self, pid: Pid, brk: u64) -> Result<SpaceId> {
         let (id, new) = self.collector.space(pid)?;
         if new {
@@ -286,6 +291,7 @@ impl Work<'_> {
         Ok(id)
     }
 
+    #[tracing::instrument(level = "trace", skip_all)]
     fn objects(self, options: &Options<'_>) -> Result<()> {
         let collected = self.collector.finish(options.close_tcp, self.obstacles)?;
         self.inventory.objects = collected.objects;

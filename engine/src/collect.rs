@@ -106,6 +106,7 @@ impl Collector {
         self.locks.remove(&pid).unwrap_or_default()
     }
 
+    #[tracing::instrument(level = "trace", skip_all)]
     fn descriptors(&mut self, pid: Pid, table: TableId) -> Result<()> {
         let process = pidfd::open(pid).map_err(kernel("pidfd_open"))?;
         let mut locked = BTreeSet::new(); // Two numbers of one open file tell the same.

@@ -42,6 +42,7 @@ pub(super) fn clocks() -> Result<Clocks> {
 const XFEATURES: std::ops::Range<usize> = 464..472;
 
 /// Notes groups and sessions of strangers; adds up what threads use of the processor.
+#[tracing::instrument(level = "trace", skip_all)]
 pub(super) fn outside(inventory: &mut Inventory) {
     let numbers: BTreeSet<_> = inventory.processes.keys().map(|pid| pid.0).collect();
     for (pid, process) in &inventory.processes {
@@ -68,6 +69,7 @@ pub(super) fn outside(inventory: &mut Inventory) {
 
 /// What no restore could do, even where the tree has all its numbers: known now, it is refused before
 /// anything relies on the image.
+#[tracing::instrument(level = "trace", skip_all)]
 pub(super) fn not_to_be_brought_back(inventory: &Inventory) -> Result<Vec<Obstacle>> {
     let foreign = |number: &Pid| !inventory.processes.contains_key(number);
     let processes = inventory.processes.values();

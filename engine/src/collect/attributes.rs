@@ -30,6 +30,7 @@ pub(crate) enum News {
     Continued,
 }
 
+#[tracing::instrument(level = "trace", skip_all)]
 /// Asks the leader and all other threads of a process.
 pub(crate) fn attributes(
     tree: &mut Tree,

@@ -23,6 +23,7 @@ pub struct Foresight(BTreeMap<Pid, String>);
 
 impl Foresight {
     /// Asks those that have much, and may have a twin. Who is gone is left out.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub fn of(pids: impl IntoIterator<Item = Pid>) -> Self {
         let large = pids.into_iter().filter(|pid| private(*pid) >= TWIN_FROM);
         let told = |pid| Some((pid, procfs::text(format!("/proc/{pid}/smaps")).ok()?));

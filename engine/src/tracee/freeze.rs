@@ -71,6 +71,7 @@ pub(super) struct Freezer {
 }
 
 /// Has everybody below the roots stand.
+#[tracing::instrument(level = "trace", skip_all)]
 pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
     let (until, at_most) = (now() + within, now() + within * BUSY_TIMES);
     let (processes, zombies, tasks) = Default::default();

@@ -63,6 +63,7 @@ struct Before {
 
 impl<'tree> Loan<'tree> {
     /// Sends the thread into the cave.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub(super) fn begin(tree: &'tree mut Tree, pid: Pid, tid: Tid) -> Result<Self> {
         let mut loan = Self::agree(tree, pid, tid)?;
         loan.enter()?;
@@ -85,6 +86,7 @@ impl<'tree> Loan<'tree> {
     }
 
     /// The thread is still where it was.
+    #[tracing::instrument(level = "trace", skip_all)]
     fn agree(tree: &'tree mut Tree, pid: Pid, tid: Tid) -> Result<Self> {
         if ptrace::dispatches(tid.0)
             .map_err(tree.death(pid, "ptrace(GET_SYSCALL_USER_DISPATCH)"))?
@@ -115,6 +117,7 @@ impl<'tree> Loan<'tree> {
         }
     }
 
+    #[tracing::instrument(level = "trace", skip_all)]
     fn enter(&mut self) -> Result<()> {
         let (pid, tid, bytes) = (self.pid, self.tid, self.area_bytes);
         let site = self.tree.site(pid)?;
@@ -167,6 +170,7 @@ impl<'tree> Loan<'tree> {
     }
 
     /// Likewise, and shows whom it clones.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub(super) fn run_and_see(&mut self, born: Born<'_>) -> Result<RegisterFile> {
         let told = self.tree.site(self.pid)?.cave + cave().told;
         self.stopped.run(told, born).inspect_err(|error| {
@@ -178,6 +182,7 @@ impl<'tree> Loan<'tree> {
     }
 
     /// Unmaps the area if there is one, and puts everything back.
+    #[tracing::instrument(level = "trace", skip_all)]
     fn leave(&mut self) -> Result<()> {
         let (memory_cave, mapped) = (self.tree.site(self.pid)?.cave, self.area != 0);
         if mapped {
@@ -257,6 +262,7 @@ impl<'tree> Loan<'tree> {
 }
 
 impl Caller for Loan<'_> {
+    #[tracing::instrument(level = "trace", skip_all)]
     fn perform(&mut self, batch: &Batch) -> Result<Vec<Reply>> {
         let mut replies = Vec::with_capacity(batch.0.len());
         for calls in batch.0.chunks(super::marshal::CALLS_AT_ONCE) {

@@ -56,6 +56,7 @@ impl Drop for Twin {
 impl Tree {
     /// Makes a twin of a process. `None`: its limits, its control group or the kernel's memory do not
     /// allow one more process.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub fn twin(&mut self, pid: Pid) -> Result<Option<Twin>> {
         let mut loan = self.borrow(Tid(pid.0))?;
         let twin = loan.twin();
