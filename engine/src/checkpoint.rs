@@ -27,7 +27,8 @@ use crate::inventory::{
 };
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
-use crate::memory::foresight::{self, Foresight};
+use crate::memory::foresight::{self, TWIN_FROM, private};
+use crate::memory::tracker::Tracker;
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
@@ -43,6 +44,7 @@ pub(crate) struct Standing {
     machine: Machine,
     since: i64,
     copy: Copy,
+    trackers: Vec<Tracker>,
 }
 
 impl Standing {
@@ -56,13 +58,18 @@ impl Standing {
         let since = surroundings::clocks()?.monotonic;
         let tree = Tree::freeze_all(roots, deadline)?;
         account?; // Whoever may not even stop it is told of that one.
-        Ok(Self { tree: Some(tree), machine, since, copy: Copy::default() })
+        Ok(Self::of(tree, machine, since))
+    }
+
+    fn of(tree: Tree, machine: Machine, since: i64) -> Self {
+        let (copy, trackers) = (Copy::default(), Vec::new());
+        Self { tree: Some(tree), machine, since, copy, trackers }
     }
 
     /// A tree that was just restored, and is held.
     pub(crate) fn restored(tree: Tree) -> Result<Self> {
         let (machine, since) = (surroundings::machine()?, surroundings::clocks()?.monotonic);
-        Ok(Self { tree: Some(tree), machine, since, copy: Copy::default() })
+        Ok(Self::of(tree, machine, since))
     }
 
     fn tree(&mut self) -> Result<&mut Tree> {
@@ -82,8 +89,9 @@ impl Tracer for Standing {
         let mut inventory =
             Inventory { machine, clocks: surroundings::clocks()?, ..Inventory::default() };
         let collector = Collector::new(members.keys().copied().collect(), options.externals)?;
-        let (copy, foresight) = (&mut self.copy, &options.foresight);
-        let mut work = Work { inventory: &mut inventory, collector, copy, foresight, obstacles };
+        let (copy, trackers) = (&mut self.copy, &mut self.trackers);
+        let mut work =
+            Work { inventory: &mut inventory, collector, copy, options, trackers, obstacles };
         let Some(tree) = self.tree.as_mut() else { return Ok(inventory) };
         let mut inside = BTreeMap::new();
         let mut news = Vec::new();
@@ -105,7 +113,7 @@ impl Tracer for Standing {
         if work.obstacles.is_empty() {
             work.collector.ask(tree)?;
         }
-        work.objects(options)?;
+        work.objects()?;
         surroundings::outside(&mut inventory);
         if obstacles.is_empty() {
             obstacles.extend(surroundings::not_to_be_brought_back(&inventory)?);
@@ -132,6 +140,10 @@ impl Tracer for Standing {
         foreseen.retain(|(id, ..)| later.iter().all(|(held, ..)| held != id));
         confirm(inventory, foreseen)?;
         Ok(Box::new(copy))
+    }
+
+    fn trackers(&mut self) -> Vec<Tracker> {
+        std::mem::take(&mut self.trackers)
     }
 
     #[tracing::instrument(level = "trace", skip_all)]
@@ -170,7 +182,7 @@ fn confirm(inventory: &mut Inventory, foreseen: Vec<(SpaceId, Pid, Pid)>) -> Res
     for (id, pid, told_by) in foreseen {
         let told = procfs::text(format!("/proc/{told_by}/smaps")).map_err(kernel_io("read"))?;
         if let Some(space) = inventory.spaces.get_mut(&id) {
-            obstacles.extend(foresight::confirm(space, pid, &told)?);
+            obstacles.extend(foresight::confirm(space, pid, (told_by, &told))?);
         }
     }
     if obstacles.is_empty() { Ok(()) } else { Err(Error::Refused(obstacles)) }
@@ -195,7 +207,8 @@ struct Work<'a> {
     inventory: &'a mut Inventory,
     collector: Collector,
     copy: &'a mut Copy,
-    foresight: &'a Foresight,
+    options: &'a Options<'a>,
+    trackers: &'a mut Vec<Tracker>,
     obstacles: &'a mut Vec<Obstacle>,
 }
 
@@ -233,7 +246,7 @@ impl Work<'_> {
             let (name, locks) = posix_locks(self.collector.posix_locks(pid));
             self.inventory.attributes.insert((Owner::Process(pid), name), locks);
             process.fs = self.filesystem(pid)?;
-            process.space = self.space(pid, answers.brk)?;
+            process.space = self.space(tree, pid, answers.brk)?;
         } else {
             let status = procfs::text(format!("/proc/{pid}/status"));
             let status = status.map_err(kernel_io("read"))?;
@@ -280,20 +293,36 @@ impl Work<'_> {
     }
 
     #[tracing::instrument(level = "trace", skip_all)]
-    fn space(&mut self, pid: Pid, brk: u64) -> Result<SpaceId> {
+    fn space(&mut self, tree: &mut Tree, pid: Pid, brk: u64) -> Result<SpaceId> {
         let (id, new) = self.collector.space(pid)?;
         if new {
+            let tracker = self.tracker(tree, pid, id)?;
+            let known = (&self.options.foresight, tracker.as_ref());
             let mut register = |pid, fd, name: &str| self.collector.opened(pid, fd, name);
-            let (space, own) = space(pid, brk, self.foresight, &mut register, self.obstacles)?;
+            let (space, own) = space(pid, brk, known, &mut register, self.obstacles)?;
+            self.trackers.extend(tracker);
             self.inventory.spaces.insert(id, space);
             self.copy.spaces.insert(id, (pid, own));
         }
         Ok(id)
     }
 
+    /// Who watches over a space: whoever has since the last snapshot, or somebody new, if it is worth it.
+    fn tracker(&self, tree: &mut Tree, pid: Pid, space: SpaceId) -> Result<Option<Tracker>> {
+        let Some(trackers) = self.options.trackers else { return Ok(None) };
+        let known = trackers.iter().find(|one| (one.pid, one.space) == (pid, space));
+        if let Some(known) = known.filter(|known| known.watches()) {
+            let fd = known.fd.try_clone().map_err(kernel_io("fcntl"))?;
+            return Ok(Some(Tracker { pid, space, fd }));
+        }
+        let small = private(pid) < TWIN_FROM;
+        let fd = if small || !self.obstacles.is_empty() { None } else { tree.userfaultfd(pid)? };
+        Ok(fd.map(|fd| Tracker { pid, space, fd }))
+    }
+
     #[tracing::instrument(level = "trace", skip_all)]
-    fn objects(self, options: &Options<'_>) -> Result<()> {
-        let collected = self.collector.finish(options.close_tcp, self.obstacles)?;
+    fn objects(self) -> Result<()> {
+        let collected = self.collector.finish(self.options.close_tcp, self.obstacles)?;
         self.inventory.objects = collected.objects;
         self.inventory.open_files = collected.open_files;
         self.inventory.descriptors = collected.descriptors;

@@ -34,6 +34,9 @@ pub const REMOTE: &[&str] = &[
 /// All points of making a twin, likewise.
 pub const TWIN: &[&str] = &["twin:helper-born", "twin:born", "twin:stands"];
 
+/// All points of beginning to watch over a space, likewise.
+pub const TRACKER: &[&str] = &["userfaultfd:helper-born", "userfaultfd:taken"];
+
 /// All points of a restore: one before each step, by its kind, and around the gate.
 pub const RESTORE: &[&str] = &[
     "restore:fork",

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use crate::inventory::Pid;
 use crate::sys::kcmp::{self, Shared};
-use crate::sys::pagemap::{self, PRESENT, Region};
+use crate::sys::pagemap::{self, PRESENT, Region, Which};
 use crate::sys::{kernel_at_least, pidfd, vdso};
 use crate::tracee::vdso_image_end;
 
@@ -138,7 +138,8 @@ fn can_scan() -> Option<()> {
     let pagemap = File::open("/proc/self/pagemap").ok()?;
     let mut room = [Region::default(); 1];
     let all = (0, 1 << 46);
-    pagemap::scan(pagemap.as_fd(), all, (0, PRESENT, PRESENT), &mut room).ok().map(drop)
+    let which = Which { any: PRESENT, tell: PRESENT, ..Which::default() };
+    pagemap::scan(pagemap.as_fd(), all, which, &mut room).ok().map(drop)
 }
 
 /// Bit 55 of a page just written says so where the kernel keeps it (`pagemap.rst`).

@@ -7,3 +7,4 @@ pub(crate) mod flags;
 pub(crate) mod foresight;
 mod origin;
 pub(crate) mod pages;
+pub(crate) mod tracker;

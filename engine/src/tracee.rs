@@ -5,6 +5,7 @@ mod asleep;
 mod countdown;
 mod deadline;
 mod freeze;
+mod helper;
 mod loan;
 mod marshal;
 mod parting;
@@ -15,6 +16,7 @@ mod refuse;
 mod site;
 mod stopped;
 mod twin;
+mod userfault;
 mod walkout;
 
 use std::collections::btree_map::Entry;

@@ -123,6 +123,7 @@ fn disturb(pid: Pid, whom: impl Fn(usize) -> bool) -> Result<(), Error> {
         tree.thread(tid)?;
     }
     let twin = tree.twin(pid)?.expect("there is room for one more process");
+    drop(tree.userfaultfd(pid)?.expect("a kernel since 6.7"));
     tree.thaw()?;
     assert_eq!(read_dir(format!("/proc/{}/fd", twin.pid())).unwrap().count(), 0);
     drop(twin);
@@ -181,7 +182,7 @@ fn killed_at_random_moments() {
 fn killed_at_every_named_step() {
     let mut checker = Checker::start();
     let (before, masks) = (checker.possessions(), checker.masks());
-    for point in fault::REMOTE.iter().chain(fault::TWIN) {
+    for point in fault::REMOTE.iter().chain(fault::TWIN).chain(fault::TRACKER) {
         for passing in [1, 2, 5] {
             bury(tracer(checker.pid(), Some(&format!("{point}:{passing}"))));
         }
@@ -235,7 +236,7 @@ fn a_go_program_survives_too() {
         tracer.kill().unwrap();
         bury(tracer);
     }
-    for point in fault::REMOTE.iter().chain(fault::TWIN) {
+    for point in fault::REMOTE.iter().chain(fault::TWIN).chain(fault::TRACKER) {
         bury(tracer(pid, Some(&format!("{point}:2"))));
     }
     let lines = || read_to_string(&told).unwrap().lines().count();

@@ -34,7 +34,7 @@ pub use self::direct::{Dump, Undump, check_target, dump, undump, wait_for};
 use self::image::Source;
 pub use self::keep::{free_space, retain};
 pub use self::progress::Tell;
-pub use self::take::checkpoint;
+pub use self::take::{Given, Watch, checkpoint};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
 use crate::home::Home;
@@ -132,8 +132,8 @@ pub fn inspect(
     deadline: Duration,
     private: bool,
 ) -> Result<Vec<Obstacle>> {
-    let foresight = Foresight::of(family::of(roots));
-    let options = session::Options { externals, close_tcp: false, private, foresight };
+    let foresight = Foresight::of(family::of(roots), &[]);
+    let options = session::Options { externals, private, foresight, ..session::Options::default() };
     let inventoried = Frozen::freeze(roots, deadline)?.inventory(&options)?;
     Ok(inventoried.obstacles().iter().map(Obstacle::of).collect())
 }

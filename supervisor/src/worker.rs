@@ -7,23 +7,25 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use engine::external::External;
-use engine::inventory::Pid;
+use engine::inventory::{Pid, SpaceId};
 use engine::passing;
+use engine::session::Tracker;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::bridge;
+use crate::bridge::{self, Watch};
 use crate::error::{Error, Result, Sort, cannot};
 use crate::home::Home;
 use crate::wire::{
     Bring, Brought, Channel, Empty, Fault, Found, FromShim, FromWorker, Settled, Take, Taken,
-    ToShim, ToWorker, from_shim, from_worker, to_shim, to_worker,
+    ToShim, ToWorker, Watched, Watching, from_shim, from_worker, to_shim, to_worker,
 };
 
 /// Where the shim has put our connections.
@@ -31,6 +33,8 @@ const TO_KEEPER: i32 = 3;
 const TO_SHIM: i32 = 4;
 /// `include/uapi/linux/sched.h`, since 5.6; nix lacks it.
 const CLONE_NEWTIME: i32 = 0x80;
+/// Of more spaces than these nothing is kept: they are taken whole each time.
+const MOST_WATCHED: usize = 128;
 /// How long freezing may take when obstacles are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -46,14 +50,14 @@ pub fn main() -> Result<()> {
     let mut keeper = Channel::new(UnixStream::from(connect(TO_KEEPER)?), "keeper");
     let mut shim = Channel::new(UnixStream::from(connect(TO_SHIM)?), "shim");
     tell_of_panics(&keeper)?;
-    let result = externals(&mut shim).and_then(|externals| {
+    let result = given(&mut shim).and_then(|given| {
         let request = keeper.expect::<ToWorker>()?.of.ok_or(Error::Lost("keeper"))?;
         // A keeper that is gone does not keep us from what it wanted.
         let mut tell = |progress| {
             let message = FromWorker { of: Some(from_worker::Of::Progress(progress)) };
             drop(keeper.send(&message, &[]));
         };
-        perform(&mut shim, request, externals, &mut tell)
+        perform(&mut shim, request, given, &mut tell)
     });
     let of = result.unwrap_or_else(|error| from_worker::Of::Failed(Fault::of(&error)));
     keeper.send(&FromWorker { of: Some(of) }, &[])
@@ -74,12 +78,12 @@ fn tell_of_panics(keeper: &Channel) -> Result<()> {
 fn perform(
     shim: &mut Channel,
     request: to_worker::Of,
-    externals: Vec<External>,
+    Given { externals, watching }: Given,
     tell: bridge::Tell<'_>,
 ) -> Result<from_worker::Of> {
     Ok(match request {
         to_worker::Of::Take(take) => {
-            from_worker::Of::Taken(self::take(shim, &take, &externals, tell)?)
+            from_worker::Of::Taken(self::take(shim, &take, (&externals, watching), tell)?)
         }
         to_worker::Of::Bring(bring) => {
             from_worker::Of::Brought(self::bring(shim, &bring, externals, tell)?)
@@ -87,6 +91,7 @@ fn perform(
         to_worker::Of::Look(_) => {
             let roots = join_clocks()?;
             let obstacles = bridge::inspect(&roots, &externals, LOOK, true)?;
+            watching.map_or(Ok(()), |watching| keep(shim, &watching))?;
             from_worker::Of::Found(Found { obstacles })
         }
     })
@@ -95,13 +100,28 @@ fn perform(
 fn take(
     shim: &mut Channel,
     take: &Take,
-    externals: &[External],
+    (externals, watching): (&[External], Option<Watch>),
     tell: bridge::Tell<'_>,
 ) -> Result<Taken> {
     let home = Home::open(Path::new(OsStr::from_bytes(&take.dir)))?;
     let mut settle = || settle(shim);
     let roots = join_clocks()?;
-    bridge::checkpoint(&home, take, &roots, externals, &mut settle, tell)
+    let given = bridge::Given { roots: &roots, externals, watching };
+    let (taken, watching) = bridge::checkpoint(&home, take, given, &mut settle, tell)?;
+    watching.map_or(Ok(()), |watching| keep(shim, &watching))?;
+    Ok(taken)
+}
+
+/// Gives who watches to the shim, before the next worker wants to have it.
+fn keep(shim: &mut Channel, watch: &Watch) -> Result<()> {
+    let watched = |one: &Tracker| Watched { pid: one.pid.0, space: one.space.0 };
+    let trackers: Vec<_> = watch.trackers.iter().take(MOST_WATCHED).collect();
+    let spaces = trackers.iter().map(|one| watched(one)).collect();
+    let of = Some(to_shim::Of::Watch(Watching { seq: watch.seq, spaces }));
+    let fds: Vec<_> = trackers.iter().map(|one| one.fd.as_fd()).collect();
+    shim.send(&ToShim { of }, &fds)?;
+    while !matches!(shim.expect::<FromShim>()?.of, Some(from_shim::Of::Watching(_))) {}
+    Ok(())
 }
 
 fn bring(
@@ -128,13 +148,29 @@ fn settle(shim: &mut Channel) -> Result<Settled> {
     }
 }
 
-/// What the shim tells first: the standard streams.
-fn externals(shim: &mut Channel) -> Result<Vec<External>> {
+/// What the shim gives first.
+struct Given {
+    /// The standard streams.
+    externals: Vec<External>,
+    /// `None`: an older shim, which keeps nothing.
+    watching: Option<Watch>,
+}
+
+fn given(shim: &mut Channel) -> Result<Given> {
     let Some(from_shim::Of::Streams(names)) = shim.expect::<FromShim>()?.of else {
         return Err(Error::Lost("shim"));
     };
     let with_fd = |key| Some(External { key, fd: shim.take_passed()? });
-    Ok(names.keys.into_iter().filter_map(with_fd).collect())
+    let externals = names.keys.into_iter().filter_map(with_fd).collect();
+    let mut tracker = |watched: Watched| {
+        let (pid, space) = (Pid(watched.pid), SpaceId(watched.space));
+        Some(Tracker { pid, space, fd: shim.take_passed()? })
+    };
+    let watching = names.watching.map(|watching| Watch {
+        seq: watching.seq,
+        trackers: watching.spaces.into_iter().filter_map(&mut tracker).collect(),
+    });
+    Ok(Given { externals, watching })
 }
 
 /// Goes into the time namespace of the workload, which a restored one has of its own, so that the

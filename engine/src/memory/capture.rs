@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::collect::Own;
 use super::fill::{intersect, without};
-use super::foresight::TWIN_FROM;
+use super::foresight::is_twin_worth;
 use super::origin::{Copied, Memory, back, by, data, read_file, size, there};
 use super::pages::Ranges;
 use crate::error::Result;
@@ -44,6 +44,8 @@ pub(crate) struct Copy {
 struct Part {
     of: Contents,
     runs: Vec<Run>,
+    /// Between them, what is as it was.
+    unchanged: Ranges,
     origin: Origin,
 }
 
@@ -63,24 +65,37 @@ impl Copy {
     /// Takes hold of as much as it can, so that the tree may run on: in `room`, if that is enough, else
     /// by twins. What is left has to be written first.
     pub(crate) fn hold(&mut self, room: Vec<u8>, fork: Fork<'_>) -> Result<()> {
+        self.twins(&|changed, all| is_twin_worth(changed, all), &mut *fork)?;
+        let mut parts = self.files()?;
+        let files: usize = parts.iter().map(|part| size(&part.runs)).sum();
+        let spaces = self.spaces.values().map(|(_, own)| size(&runs(&own.pages)));
+        if files + spaces.sum::<usize>() > room.len() {
+            self.twins(&|changed, _| changed > 0, fork)?;
+        }
+        parts.extend(self.memory());
+        if parts.iter().map(|part| size(&part.runs)).sum::<usize>() <= room.len() {
+            self.held.extend(copied(parts, room)?);
+        } else {
+            self.standing = parts;
+        }
+        Ok(())
+    }
+
+    /// Makes twins of those where it is `worth` it, by how many of how many bytes are to be written.
+    fn twins(&mut self, worth: &dyn Fn(u64, u64) -> bool, fork: Fork<'_>) -> Result<()> {
         for (id, (pid, own)) in std::mem::take(&mut self.spaces) {
             let lacking = intersect(&own.pages, &own.stays);
-            let worth = size(&runs(&own.pages)) as u64 >= TWIN_FROM;
             let few = size(&runs(&lacking)) <= LACKING_MOST;
-            if let Some(twin) = if worth && few { fork(pid)? } else { None } {
+            let bytes = |ranges: &Ranges| size(&runs(ranges)) as u64;
+            let (changed, unchanged) = (bytes(&own.pages), bytes(&own.unchanged));
+            let may = few && worth(changed, changed + unchanged);
+            if let Some(twin) = if may { fork(pid)? } else { None } {
                 let foreseen = own.foreseen.then_some((id, pid));
                 self.held.push(of_twin(id, pid, &twin, own, &lacking)?);
                 self.twins.push((twin, foreseen));
             } else {
                 self.spaces.insert(id, (pid, own));
             }
-        }
-        let mut parts = self.files()?;
-        parts.extend(self.memory());
-        if parts.iter().map(|part| size(&part.runs)).sum::<usize>() <= room.len() {
-            self.held.extend(copied(parts, room)?);
-        } else {
-            self.standing = parts;
         }
         Ok(())
     }
@@ -99,11 +114,12 @@ impl Copy {
 
     /// Spaces, as they stand.
     fn memory(&mut self) -> Vec<Part> {
-        let part = |(id, (pid, Own { pages, shared, .. }))| {
+        let part = |(id, (pid, Own { pages, unchanged, shared, .. }))| {
             let memory = Memory::new(pid, shared);
             let origin =
                 move |runs: &[Run], room: &mut [u8]| memory.read(runs, room).map_err(there);
-            Part { of: Contents::Space(id), runs: runs(&pages), origin: Arc::new(origin) }
+            let (of, runs) = (Contents::Space(id), runs(&pages));
+            Part { of, runs, unchanged, origin: Arc::new(origin) }
         };
         std::mem::take(&mut self.spaces).into_iter().map(part).collect()
     }
@@ -114,7 +130,7 @@ impl Copy {
             let file = File::from(file);
             let (of, runs) = (Contents::Object(object, End(0)), data(&file)?);
             let origin = move |runs: &[Run], room: &mut [u8]| read_file(&file, runs, room);
-            Ok(Part { of, runs, origin: Arc::new(origin) })
+            Ok(Part { of, runs, unchanged: Ranges::new(), origin: Arc::new(origin) })
         };
         std::mem::take(&mut self.bulk.files).into_iter().map(part).collect()
     }
@@ -139,13 +155,25 @@ impl Copy {
 }
 
 fn write(parts: &[Part], image: &mut dyn ImageSink) -> Result<u64> {
-    for Part { of, runs, origin } in parts {
-        steps(runs, |runs| image.runs(*of, runs, origin)).map_err(back)?;
-    }
+    parts.iter().try_for_each(|part| write_part(part, image)).map_err(back)?;
     if !parts.is_empty() {
         image.settle().map_err(back)?;
     }
     Ok(parts.iter().map(|part| size(&part.runs) as u64).sum())
+}
+
+/// Offsets ascend: what is unchanged takes its place among the rest.
+fn write_part(part: &Part, image: &mut dyn ImageSink) -> io::Result<()> {
+    let Part { of, runs, unchanged, origin } = part;
+    let before = |run: &Run| unchanged.partition_point(|range| range.0 < run.0);
+    let mut same = unchanged.iter().peekable();
+    for some in runs.chunk_by(|one, next| before(one) == before(next)) {
+        while let Some((start, end)) = same.next_if(|(at, _)| some.iter().all(|run| *at < run.0)) {
+            image.unchanged(*of, *start..*end)?;
+        }
+        steps(some, |some| image.runs(*of, some, origin))?;
+    }
+    same.try_for_each(|(start, end)| image.unchanged(*of, *start..*end))
 }
 
 fn runs(ranges: &Ranges) -> Vec<Run> {
@@ -182,17 +210,17 @@ fn copied(parts: Vec<Part>, mut room: Vec<u8>) -> Result<Vec<Part>> {
         used += size(&part.runs);
     }
     let bytes = Arc::new(room);
-    let held = |(Part { of, runs, .. }, places)| {
+    let held = |(part, places)| {
         let copied = Copied { bytes: Arc::clone(&bytes), places };
         let origin = move |runs: &[Run], room: &mut [u8]| copied.read(runs, room);
-        Part { of, runs, origin: Arc::new(origin) }
+        Part { origin: Arc::new(origin), ..part }
     };
     Ok(parts.into_iter().zip(places).map(held).collect())
 }
 
 /// What a twin holds, and a copy of what it lacks. All that it has belongs to somebody else as well.
 fn of_twin(id: SpaceId, pid: Pid, twin: &Twin, own: Own, lacking: &Ranges) -> Result<Part> {
-    let Own { pages, shared, stays, .. } = own;
+    let Own { pages, unchanged, shared, stays, .. } = own;
     let mut bytes = vec![0; size(&runs(lacking))];
     Memory::new(pid, shared).read(&runs(lacking), &mut bytes)?;
     let copied = Copied { bytes: Arc::new(bytes), places: places_of(&runs(lacking), 0) };
@@ -202,7 +230,7 @@ fn of_twin(id: SpaceId, pid: Pid, twin: &Twin, own: Own, lacking: &Ranges) -> Re
             if lacks { copied.read(runs, room) } else { memory.read(runs, room).map_err(there) }
         })
     };
-    Ok(Part { of: Contents::Space(id), runs: runs(&pages), origin: Arc::new(origin) })
+    Ok(Part { of: Contents::Space(id), runs: runs(&pages), unchanged, origin: Arc::new(origin) })
 }
 
 /// Gives runs away, as many as make a step.

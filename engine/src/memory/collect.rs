@@ -12,9 +12,11 @@ use nix::fcntl::{OFlag, open};
 use nix::libc::PROT_EXEC;
 use nix::sys::stat::Mode;
 
+use super::fill::without;
 use super::flags;
 use super::foresight::Foresight;
 use super::pages::{self, Ranges};
+use super::tracker::{Tracker, forget_watching};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Backing, Layout, OpenFileId, Pid, Space, Special, Vma};
 use crate::procfs;
@@ -69,8 +71,10 @@ pub(crate) type Register<'a> = &'a mut dyn FnMut(Pid, OwnedFd, &str) -> Result<O
 /// until one of them writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Own {
-    /// All.
+    /// All, or all that may have changed since the last snapshot.
     pub(crate) pages: Ranges,
+    /// Those that are as they were in the last snapshot.
+    pub(crate) unchanged: Ranges,
     /// Whole areas, in which there are some.
     pub(crate) shared: Ranges,
     /// Whole areas that a fork does not carry: a child has none of it, zeros, or perhaps no page left.
@@ -79,11 +83,12 @@ pub(crate) struct Own {
     pub(crate) foreseen: bool,
 }
 
-/// Reads the space of a process; which pages are its own comes with it.
+/// Reads the space of a process; which pages are its own comes with it, and which of them have changed if
+/// somebody watches.
 pub(crate) fn space(
     pid: Pid,
     brk: u64,
-    foresight: &Foresight,
+    (foresight, tracker): (&Foresight, Option<&Tracker>),
     register: Register<'_>,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<(Space, Own)> {
@@ -92,9 +97,10 @@ pub(crate) fn space(
     let foreseen = foresight.areas(pid, &maps)?;
     let smaps = if foreseen.is_none() { text("smaps")? } else { String::new() };
     let is_foreseen = foreseen.is_some();
-    let areas = foreseen.map_or_else(|| smaps::parse(&smaps), Ok)?;
+    let mut areas = foreseen.map_or_else(|| smaps::parse(&smaps), Ok)?;
     let mut reader = Reader { pid, register, obstacles, files: BTreeMap::new(), vmas: Vec::new() };
     let (mut shared, mut stays) = (Ranges::new(), Ranges::new());
+    forget_watching(pid, &mut areas);
     for area in &areas {
         reader.area(area)?;
         if area.shared_kib > 0 {
@@ -112,7 +118,10 @@ pub(crate) fn space(
     let layout = Layout { words: Stat::parse(&text("stat")?)?.layout(brk)?, auxv };
     let vdso = vdso(pid, &vmas)?;
     let written = pages::of_files(&pages.own, &vmas);
-    let own = Own { pages: pages.own, shared, stays, foreseen: is_foreseen };
+    let changed = tracker.map(|tracker| tracker.changed(&vmas, &pages.own)).transpose()?;
+    let unchanged = changed.as_ref().map_or_else(Ranges::new, |some| without(&pages.own, some));
+    let pages_to_write = changed.unwrap_or(pages.own);
+    let own = Own { pages: pages_to_write, unchanged, shared, stays, foreseen: is_foreseen };
     Ok((Space { vmas, layout, exe, vdso, written, guards: pages.guards }, own))
 }
 
@@ -267,7 +276,8 @@ mod tests {
             Ok(OpenFileId(u32::try_from(opened.len()).unwrap()))
         };
         let none = Foresight::default();
-        let (space, own) = super::space(me, 7, &none, &mut register, &mut obstacles).unwrap();
+        let (space, own) =
+            super::space(me, 7, (&none, None), &mut register, &mut obstacles).unwrap();
         assert_eq!(obstacles, []);
         assert_eq!(space.vdso.get(..4), Some(&b"\x7fELF"[..]));
         assert_eq!(space.layout.words[5], 7);

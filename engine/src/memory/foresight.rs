@@ -9,40 +9,65 @@ use std::collections::BTreeMap;
 
 use super::collect::{kept, refused};
 use super::flags;
+use super::tracker::{self, Tracker, forget_watching};
 use crate::error::{Error, Obstacle, Result};
 use crate::inventory::{Pid, Space};
 use crate::procfs::smaps::{self, Area};
 use crate::procfs::{self, Fields};
 
 /// Who has less private memory is copied, and asked, in the pause: that takes less time than a twin.
-pub(super) const TWIN_FROM: u64 = 4 << 20;
+pub(crate) const TWIN_FROM: u64 = 4 << 20;
+/// A twin of so many bytes costs as much time as copying one.
+const TWIN_IS: u64 = 10;
+
+/// Whether it takes less time to make a twin, if so much of so much memory has to be copied otherwise.
+pub(super) fn is_twin_worth(changed: u64, all: u64) -> bool {
+    changed >= TWIN_FROM && changed * TWIN_IS >= all
+}
 
 /// What processes told before they were stopped.
 #[derive(Debug, Default)]
-pub struct Foresight(BTreeMap<Pid, String>);
+pub struct Foresight {
+    /// Their smaps.
+    told: BTreeMap<Pid, String>,
+    /// Of those that are watched, how much they have written, in bytes.
+    changed: BTreeMap<Pid, u64>,
+}
 
 impl Foresight {
     /// Asks those that have much, and may have a twin. Who is gone is left out.
     #[tracing::instrument(level = "trace", skip_all)]
-    pub fn of(pids: impl IntoIterator<Item = Pid>) -> Self {
+    pub fn of(pids: impl IntoIterator<Item = Pid>, trackers: &[Tracker]) -> Self {
         let large = pids.into_iter().filter(|pid| private(*pid) >= TWIN_FROM);
         let told = |pid| Some((pid, procfs::text(format!("/proc/{pid}/smaps")).ok()?));
-        Self(large.filter_map(told).collect())
+        let changed = trackers.iter().map(|one| (one.pid, tracker::expected(one)));
+        Self { told: large.filter_map(told).collect(), changed: changed.collect() }
     }
 
     /// Whether a process was asked.
     pub(crate) fn knows(&self, pid: Pid) -> bool {
-        self.0.contains_key(&pid)
+        self.told.contains_key(&pid)
+    }
+
+    /// How much of its memory will have to be copied in the pause, about.
+    pub(crate) fn to_copy(&self, pid: Pid) -> u64 {
+        let all = private(pid);
+        let changed = self.changed.get(&pid).copied().filter(|_| self.knows(pid)).unwrap_or(all);
+        if is_twin_worth(changed, all) { 0 } else { changed }
     }
 
     /// The areas that a stopped process has, as `maps` tells them, with what can be foreseen of each.
     /// `None`: it has to be asked now.
     pub(super) fn areas<'a>(&'a self, pid: Pid, maps: &'a str) -> Result<Option<Vec<Area<'a>>>> {
-        let Some(told) = self.0.get(&pid) else { return Ok(None) };
+        let Some(told) = self.told.get(&pid) else { return Ok(None) };
         if locks(pid) {
             return Ok(None); // Children do not.
         }
-        Ok(foreseen(smaps::parse(told)?, smaps::parse(maps)?))
+        // Of a process that runs, some may be told twice.
+        let Ok(before) = smaps::parse(told) else { return Ok(None) };
+        let areas = foreseen(before, smaps::parse(maps)?);
+        // Where it seems to be watched, and is not now, another one is there by now.
+        Ok(areas.and_then(|mut areas| forget_watching(pid, &mut areas).then_some(areas)))
     }
 }
 
@@ -88,8 +113,13 @@ fn foreseen<'a>(before: Vec<Area<'a>>, now: Vec<Area<'a>>) -> Option<Vec<Area<'a
 
 /// Gives areas the flags that `told`, smaps of who has the same, says they have. The obstacles are those
 /// that the flags are.
-pub(crate) fn confirm(space: &mut Space, pid: Pid, told: &str) -> Result<Vec<Obstacle>> {
-    let (told, mut obstacles) = (smaps::parse(told)?, Vec::new());
+pub(crate) fn confirm(
+    space: &mut Space,
+    pid: Pid,
+    (told_by, told): (Pid, &str),
+) -> Result<Vec<Obstacle>> {
+    let (mut told, mut obstacles) = (smaps::parse(told)?, Vec::new());
+    forget_watching(told_by, &mut told);
     let mut told = told.iter().peekable();
     for vma in &mut space.vmas {
         while told.next_if(|area| area.end <= vma.start).is_some() {}
@@ -157,7 +187,7 @@ mod tests {
             guards: Vec::new(),
         };
         let mut told = |areas: &[(&str, &str)]| {
-            let obstacles = confirm(&mut space, Pid(1), &smaps(areas))?;
+            let obstacles = confirm(&mut space, Pid(1), (Pid(1), &smaps(areas)))?;
             Ok::<_, Error>((obstacles.len(), space.vmas[0].flags.join(" ")))
         };
         let other = "0-1000 rw-p 00000000 00:00 0\n";

@@ -14,13 +14,15 @@ use nix::errno::Errno;
 
 use crate::error::{Result, kernel, kernel_io};
 use crate::inventory::{Backing, Pid, Vma};
-use crate::sys::pagemap::{self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED};
+use crate::sys::pagemap::{self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED, Which};
 
 const PAGE: u64 = 4096;
+/// How many ranges are asked for at once.
+pub(super) const REGIONS: usize = 4096;
 /// Anonymous areas of this length are asked about by themselves: no page in them is a file's.
 const LARGE: u64 = 4 << 20;
 /// What programs have; beyond are the kernel and `[vsyscall]`.
-const USER: u64 = 0x7fff_ffff_f000;
+pub(super) const USER: u64 = 0x7fff_ffff_f000;
 /// Of a pagemap entry.
 const ENTRY_PRESENT: u64 = 1 << 63;
 const ENTRY_SWAPPED: u64 = 1 << 62;
@@ -67,18 +69,11 @@ pub(crate) fn of(pid: Pid, vmas: &[Vma]) -> Result<Pages> {
 }
 
 fn scan(pagemap: &File, vmas: &[Vma], guard: u64) -> nix::Result<Vec<Region>> {
-    let (mut all, mut room) = (Vec::new(), vec![Region::default(); 4096]);
-    let mut part = |(mut at, end), not| {
-        let sorts = (not | PFNZERO, PRESENT | SWAPPED | guard, PRESENT | guard);
-        while at < end {
-            let (count, reached) = pagemap::scan(pagemap.as_fd(), (at, end), sorts, &mut room)?;
-            all.extend(room.iter().take(count));
-            if reached <= at {
-                return Err(Errno::EBADMSG);
-            }
-            at = reached;
-        }
-        Ok(())
+    let (mut all, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
+    let mut part = |range, not| {
+        let (any, tell) = (PRESENT | SWAPPED | guard, PRESENT | guard);
+        let which = Which { not: not | PFNZERO, any, tell, ..Which::default() };
+        pagemap::scan_all(pagemap.as_fd(), range, which, &mut room, &mut all)
     };
     let anonymous = |vma: &&Vma| !vma.shared && vma.backing == Backing::Anonymous;
     let mut before = 0;

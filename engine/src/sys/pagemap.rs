@@ -4,7 +4,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::{Result, libc};
 
-/// `PAGE_IS_*` of `include/uapi/linux/fs.h`, since 6.7.
+/// `PAGE_IS_*` of `include/uapi/linux/fs.h`, since 6.7. Of an area whose writes a userfaultfd lets pass
+/// (`WP_ASYNC`), present or not:
+pub(crate) const WPALLOWED: u64 = 1 << 0;
+/// Written since it was last protected; always, where that cannot be told.
+pub(crate) const WRITTEN: u64 = 1 << 1;
 pub(crate) const FILE: u64 = 1 << 2;
 pub(crate) const PRESENT: u64 = 1 << 3;
 pub(crate) const SWAPPED: u64 = 1 << 4;
@@ -14,6 +18,9 @@ pub(crate) const GUARD: u64 = 1 << 8;
 
 /// `_IOWR('f', 16, struct pm_scan_arg)` of `include/uapi/linux/fs.h`, since 6.7.
 const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610;
+
+/// Protects what is told, if [`WPALLOWED`].
+const PM_SCAN_WP_MATCHING: u64 = 1 << 0;
 
 /// `struct page_region` of the same file.
 #[repr(C)]
@@ -44,24 +51,39 @@ struct Scan {
 
 const _: () = assert!(size_of::<Scan>() == 96 && size_of::<Region>() == 24);
 
-/// One step: fills `room` with ranges of pages that are none of `not` and any of `any`; how many,
-/// and up to where it has looked.
+/// Which pages to tell of.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Which {
+    /// None of these.
+    pub(crate) not: u64,
+    /// All of these.
+    pub(crate) all: u64,
+    /// One of these, or anything if none is named.
+    pub(crate) any: u64,
+    /// What to tell of them.
+    pub(crate) tell: u64,
+    /// They count as not written from now on.
+    pub(crate) protect: bool,
+}
+
+/// One step: fills `room` with ranges of pages; how many, and up to where it has looked.
 pub(crate) fn scan(
     pagemap: BorrowedFd<'_>,
     (start, end): (u64, u64),
-    (not, any, tell): (u64, u64, u64),
+    which: Which,
     room: &mut [Region],
 ) -> Result<(usize, u64)> {
     let mut arg = Scan {
         size: size_of::<Scan>() as u64,
+        flags: if which.protect { PM_SCAN_WP_MATCHING } else { 0 },
         start,
         end,
         vec: room.as_mut_ptr().expose_provenance() as u64,
         vec_len: room.len() as u64,
-        category_inverted: not,
-        category_mask: not,
-        category_anyof_mask: any,
-        return_mask: tell,
+        category_inverted: which.not,
+        category_mask: which.not | which.all,
+        category_anyof_mask: which.any,
+        return_mask: which.tell,
         ..Scan::default()
     };
     // SAFETY: the kernel reads and writes `arg`, whose size it is told, and writes at most `vec_len`
@@ -71,6 +93,25 @@ pub(crate) fn scan(
     // The kernel tells the end of its last full round, which need not have been the last (6.18).
     let last = room.get(..count).and_then(<[_]>::last).map_or(0, |region| region.end);
     Ok((count, if count < room.len() { end } else { arg.walk_end.max(last) }))
+}
+
+/// Likewise, all of a range.
+pub(crate) fn scan_all(
+    pagemap: BorrowedFd<'_>,
+    (mut at, end): (u64, u64),
+    which: Which,
+    room: &mut [Region],
+    found: &mut Vec<Region>,
+) -> Result<()> {
+    while at < end {
+        let (count, reached) = scan(pagemap, (at, end), which, room)?;
+        found.extend(room.iter().take(count));
+        if reached <= at {
+            return Err(Errno::EBADMSG);
+        }
+        at = reached;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -100,7 +141,12 @@ mod tests {
         let start = base.addr().get() as u64;
         let (mut room, mut at, mut seen) = (vec![Region::default(); 1000], start, Vec::new());
         while at < 0x7fff_ffff_f000 {
-            let sorts = (FILE | PFNZERO, PRESENT | SWAPPED, PRESENT);
+            let sorts = Which {
+                not: FILE | PFNZERO,
+                any: PRESENT | SWAPPED,
+                tell: PRESENT,
+                ..Which::default()
+            };
             let (count, reached) =
                 scan(pagemap.as_fd(), (at, 0x7fff_ffff_f000), sorts, &mut room).unwrap();
             seen.extend_from_slice(&room[..count]);

@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-/// More than any of our messages carries.
-const MAX_PASSED: usize = 32;
+/// More than any of our messages carries. The kernel's limit is `SCM_MAX_FD` of `include/net/scm.h`, 253.
+const MAX_PASSED: usize = 160;
 
 /// Reads some bytes and the descriptors that came with them; zero bytes are the end.
 pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {

@@ -1,33 +1,29 @@
 //! A twin: a copy-on-write image of a process's memory, which stands still while the process runs on.
 //!
-//! A borrowed thread clones a helper that shares its memory; the helper forks the twin, and ends. So
-//! the twin is no child of the program's: wait(2) never tells of it, nor SIGCHLD, and no zombie is left
-//! with the program, whoever dies when. All of it is asked for at once: if we vanish, the helper and the
-//! twin end by themselves, the thread waits for the helper, and goes home.
+//! A borrowed thread has a helper ([`super::helper`]) that forks the twin, and ends. So the twin is no child of
+//! the program's: wait(2) never tells of it, nor SIGCHLD, and no zombie is left with the program, whoever
+//! dies when. If we vanish, it ends by itself as the helper does.
 //!
 //! The twin has let go of all descriptors before it stands, for it must not keep a pipe open or a lock; and
 //! it has left its group and session, whose numbers a restore may want before whoever inherits the twin has
 //! reaped it. It is held on its way out of `close_range(2)`; behind that there is nothing but its end.
-use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 
 use super::Tree;
 use super::freeze::alive;
+use super::helper::{self, HELPER, call, clone, end, next};
 use super::loan::Loan;
 use crate::arch::RegisterFile;
-use crate::error::{Error, Result, kernel};
+use crate::error::{Result, kernel};
 use crate::fault;
 use crate::inventory::{Pid, Tid};
-use crate::remote::area::{Control, Request, flag};
 use crate::sys::ptrace::{self, event};
 use crate::sys::wait::{self, Change};
 
 /// `include/uapi/linux/close_range.h`, since 5.9: tables that are shared are unshared first.
 const CLOSE_RANGE_UNSHARE: u64 = 1 << 1;
-/// Where in the area the helper finds what it has to do.
-const HELPER: u64 = 256;
-/// And the twin.
+/// Where in the area the twin finds what it has to do.
 const TWIN: u64 = 512;
 /// The kernel tells the entry and the exit of its two calls.
 const ON_ITS_WAY_OUT: u32 = 4;
@@ -67,7 +63,7 @@ impl Tree {
 
 impl Loan<'_> {
     fn twin(&mut self) -> Result<Option<Twin>> {
-        self.request(&requests(self.area()), 2)?;
+        self.request(&requests(self.area()), helper::COUNT)?;
         let mut twin = None;
         self.run_and_see(&mut |helper| {
             twin = attend(helper)?;
@@ -78,44 +74,12 @@ impl Loan<'_> {
     }
 }
 
-/// What thread, helper and twin have to do, as it lies in an area at `area`, behind the count.
+/// What thread, helper and twin have to do.
 fn requests(area: u64) -> Vec<u8> {
-    let memory = libc::CLONE_VM | libc::CLONE_FILES;
-    let born = Request { flags: flag::CHILD, ..call(libc::SYS_clone, &[]) };
-    let first = area + Control::REQUESTS as u64;
-    let waited = first + (Request::BYTES + Request::ARGS + 8) as u64;
-    let helper = Request {
-        args: [number(memory), 0, 0, 0, 0, 0],
-        child: area + HELPER,
-        store: waited,
-        ..born
-    };
-    // By waitid(2), to which the number of a helper that could not be born means nothing.
-    let how = number(libc::WEXITED | libc::__WALL);
-    let wait = call(libc::SYS_waitid, &[u64::from(libc::P_PID), 0, 0, how]);
-    let twin =
-        Request { args: [number(libc::CLONE_FILES), 0, 0, 0, 0, 0], child: area + TWIN, ..born };
-    let (leave, end) = (call(libc::SYS_setsid, &[]), call(libc::SYS_exit_group, &[]));
+    let (twin, leave) = (clone(libc::CLONE_FILES, area, TWIN), call(libc::SYS_setsid, &[]));
     let close = call(libc::SYS_close_range, &[0, u64::from(u32::MAX), CLOSE_RANGE_UNSHARE]);
-    let mut bytes = Vec::new();
-    let lists = [(0, &[helper, wait][..]), (HELPER, &[twin, end]), (TWIN, &[leave, close, end])];
-    for (at, calls) in lists {
-        bytes.resize(usize::try_from(at).unwrap_or(0), 0);
-        bytes.extend((calls.len() as u64).to_ne_bytes());
-        bytes.resize(bytes.len().next_multiple_of(Control::REQUESTS), 0);
-        bytes.extend(calls.iter().flat_map(Request::encode));
-    }
-    bytes.split_off(Control::REQUESTS)
-}
-
-fn number(flags: i32) -> u64 {
-    flags.unsigned_abs().into()
-}
-
-fn call(number: i64, args: &[u64]) -> Request {
-    let mut request = Request { number, ..Request::default() };
-    request.args.iter_mut().zip(args).for_each(|(place, arg)| *place = *arg);
-    request
+    let lists = [(HELPER, &[twin, end()][..]), (TWIN, &[leave, close, end()])];
+    helper::requests(area, libc::CLONE_FILES, &lists)
 }
 
 /// Sees a helper to its end, and its twin to where it stands.
@@ -158,33 +122,11 @@ fn hold(twin: Twin) -> Result<Option<Twin>> {
     Ok(closed.then_some(twin))
 }
 
-fn next(tid: Tid) -> Result<Change> {
-    match wait::wait(tid.0) {
-        Err(Errno::ECHILD | Errno::ESRCH) => Err(Error::Died(Pid(tid.0))),
-        change => change.map_err(kernel("waitpid")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn words(bytes: &[u8]) -> Vec<u64> {
-        bytes.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect()
-    }
-
-    #[test]
-    fn a_helper_that_could_not_be_born_is_not_waited_for() {
-        let area = 0x10_0000;
-        let words = words(&requests(area));
-        let store = words[Request::STORE / 8];
-        // What the clone answers is the id that waitid(2) is given, which refuses a negative one.
-        let place = store - area - Control::REQUESTS as u64;
-        assert_eq!(usize::try_from(place), Ok(Request::BYTES + Request::ARGS + 8));
-        let wait = Request::BYTES / 8;
-        assert_eq!(words[wait], libc::SYS_waitid.cast_unsigned());
-        assert_eq!(words[wait + 1], u64::from(libc::P_PID));
-    }
+    use crate::remote::area::{Control, Request};
+    use crate::tracee::helper::tests::words;
 
     #[test]
     fn helper_and_twin_have_lists_of_their_own_that_end_with_their_end() {

@@ -96,7 +96,7 @@ pub fn dump(how: &Dump, tell: Tell<'_>) -> Result<Taken> {
         sink.definition(&kept.encode_to_vec());
         Ok(None)
     };
-    perform(&plan, &externals, &mut note, tell)
+    perform(&plan, &externals, &mut None, &mut note, tell)
 }
 
 /// A relative one is tried against the images first, as CRIU's users write it.

@@ -22,13 +22,15 @@ fn name(of: Contents) -> String {
 pub(super) struct Sink<'a> {
     writer: Writer,
     kept: Vec<u8>,
-    space_bytes: u64,
+    changed_bytes: u64,
+    unchanged_bytes: u64,
     meter: Meter<'a>,
 }
 
 impl<'a> Sink<'a> {
     pub(super) fn new(writer: Writer, tell: Tell<'a>) -> Self {
-        Self { writer, kept: Vec::new(), space_bytes: 0, meter: Meter::new(tell) }
+        let (changed_bytes, unchanged_bytes) = (0, 0);
+        Self { writer, kept: Vec::new(), changed_bytes, unchanged_bytes, meter: Meter::new(tell) }
     }
 
     /// About so many bytes will come.
@@ -41,8 +43,13 @@ impl<'a> Sink<'a> {
     }
 
     /// How much memory it was.
-    pub(super) fn space_bytes(&self) -> u64 {
-        self.space_bytes
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.changed_bytes + self.unchanged_bytes
+    }
+
+    /// And how much of it had to be looked at, because it may have changed.
+    pub(super) fn changed_bytes(&self) -> u64 {
+        self.changed_bytes
     }
 
     pub(super) fn into_writer(mut self) -> store::Result<Writer> {
@@ -58,7 +65,7 @@ impl ImageSink for Sink<'_> {
 
     fn bytes(&mut self, of: Contents, at: u64, bytes: &[u8]) -> io::Result<()> {
         if matches!(of, Contents::Space(_)) {
-            self.space_bytes += bytes.len() as u64;
+            self.changed_bytes += bytes.len() as u64;
         }
         self.meter.passed(bytes.len());
         Ok(self.writer.stream(&name(of), at, bytes)?)
@@ -67,7 +74,7 @@ impl ImageSink for Sink<'_> {
     fn runs(&mut self, of: Contents, runs: &[Run], origin: &Origin) -> io::Result<()> {
         let bytes: usize = runs.iter().map(|(_, len)| len).sum();
         if matches!(of, Contents::Space(_)) {
-            self.space_bytes += bytes as u64;
+            self.changed_bytes += bytes as u64;
         }
         self.meter.passed(bytes);
         Ok(self.writer.runs(&name(of), runs, origin)?)
@@ -82,6 +89,10 @@ impl ImageSink for Sink<'_> {
     }
 
     fn unchanged(&mut self, of: Contents, range: Range<u64>) -> io::Result<()> {
+        if matches!(of, Contents::Space(_)) {
+            self.unchanged_bytes += range.end - range.start;
+            self.meter.passed(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+        }
         Ok(self.writer.unchanged(&name(of), range)?)
     }
 }

@@ -11,9 +11,9 @@ use engine::external::External;
 use engine::family;
 use engine::files::{Capture, Files, Selection, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
-use engine::session::{self, Captured, Foresight, Frozen};
+use engine::session::{self, Captured, Foresight, Frozen, Tracker as Tracking};
 use prost::Message;
-use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger, Watch};
+use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
 
 use super::Kept;
 use super::image::{Sink, inventory};
@@ -38,15 +38,35 @@ pub(super) struct Plan<'a> {
     pub(super) private: bool,
 }
 
-/// Takes a snapshot of the tree under `roots`. `settle` is called while it stands still.
+/// What whoever takes a snapshot has to go by.
+#[derive(Debug)]
+pub struct Given<'a> {
+    /// The first processes of the tree.
+    pub roots: &'a [Pid],
+    /// What is held outside it.
+    pub externals: &'a [External],
+    /// `None`: nobody would keep who watches over its memory.
+    pub watching: Option<Watch>,
+}
+
+/// Who watches over the memory of a tree.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Since this snapshot.
+    pub seq: u64,
+    /// Each over one space.
+    pub trackers: Vec<Tracking>,
+}
+
+/// Takes a snapshot of a tree. `settle` is called while it stands still. Who watches from then on comes with
+/// it, if it runs on.
 pub fn checkpoint(
     home: &Home,
     take: &Take,
-    roots: &[Pid],
-    externals: &[External],
+    Given { roots, externals, watching }: Given<'_>,
     settle: &mut dyn FnMut() -> Result<Settled>,
     tell: Tell<'_>,
-) -> Result<Taken> {
+) -> Result<(Taken, Option<Watch>)> {
     let what = &take.definition;
     let store = Store::watched(home.dir(), store::Options::default(), watch())?;
     let path = |bytes: &Vec<u8>| PathBuf::from(OsStr::from_bytes(bytes));
@@ -73,28 +93,38 @@ pub fn checkpoint(
         sink.definition(&kept.encode_to_vec());
         Ok(Some(settled))
     };
-    perform(&plan, externals, &mut note, tell)
+    let mut trackers = watching.map(|watch| match plan.parent {
+        Some(parent) if parent == watch.seq => watch.trackers,
+        _ => Vec::new(),
+    });
+    let taken = perform(&plan, externals, &mut trackers, &mut note, tell)?;
+    let seq = taken.seq;
+    Ok((taken, trackers.filter(|_| !plan.stop).map(|trackers| Watch { seq, trackers })))
 }
 
 /// Each step of the store is a point where suites can make us die.
-pub(super) fn watch() -> Watch {
+pub(super) fn watch() -> store::Watch {
     Arc::new(|step, _| {
         engine::fault::point(step);
         Ok(())
     })
 }
 
+/// Uses up who watches, if anybody shall, and leaves who does from then on.
 pub(super) fn perform(
     plan: &Plan<'_>,
     externals: &[External],
+    trackers: &mut Option<Vec<Tracking>>,
     while_frozen: &mut dyn FnMut(&mut Sink<'_>) -> Result<Option<Settled>>,
     tell: Tell<'_>,
 ) -> Result<Taken> {
-    match take(plan, externals, !plan.stop, while_frozen, tell) {
+    match take(plan, externals, trackers, !plan.stop, while_frozen, tell) {
         // Rare; and what is asked in the pause cannot change.
         Err(Error::Engine(error @ engine::error::Error::Changed(_))) => {
             tracing::debug!(%error, "once more, without foresight");
-            take(plan, externals, false, while_frozen, tell)
+            // What they knew is lost.
+            trackers.iter_mut().for_each(Vec::clear);
+            take(plan, externals, trackers, false, while_frozen, tell)
         }
         taken => taken,
     }
@@ -103,6 +133,7 @@ pub(super) fn perform(
 fn take(
     plan: &Plan<'_>,
     externals: &[External],
+    trackers: &mut Option<Vec<Tracking>>,
     foresee: bool,
     while_frozen: &mut dyn FnMut(&mut Sink<'_>) -> Result<Option<Settled>>,
     tell: Tell<'_>,
@@ -117,13 +148,15 @@ fn take(
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
     let running = if plan.stop { Vec::new() } else { family::of(plan.roots) };
-    let foresight = Foresight::of(running.iter().copied().filter(|_| foresee));
+    let known = trackers.as_deref();
+    let foresee = running.iter().copied().filter(|_| foresee);
+    let foresight = Foresight::of(foresee, known.unwrap_or_default());
     let room = session::room(&running, &foresight);
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     let settled = while_frozen(&mut sink)?;
     let Plan { close_tcp, private, .. } = *plan;
-    let options = session::Options { externals, close_tcp, private, foresight };
+    let options = session::Options { externals, close_tcp, private, foresight, trackers: known };
     let mut inventoried = frozen.inventory(&options)?;
     if !inventoried.obstacles().is_empty() {
         // Refused, before any more is read.
@@ -144,8 +177,10 @@ fn take(
         notes.clone_from(&files.notes);
         inventoried.add(files.files, files.notes);
     }
-    let captured =
+    let mut captured =
         if plan.stop { inventoried.capture() } else { inventoried.capture_running(room) }?;
+    let mut watching = captured.trackers()?;
+    let tracker = if watching.is_empty() { Tracker::Full } else { Tracker::WriteProtect };
     notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
     notes.dedup();
     let meta = Meta {
@@ -157,7 +192,7 @@ fn take(
         threads,
         memory_bytes: 0,
         changed_bytes: 0,
-        tracker: Tracker::Full,
+        tracker,
         tags: plan.tags.clone(),
         notes,
     };
@@ -166,6 +201,7 @@ fn take(
     } else {
         keep(captured, sink, meta, began)?
     };
+    trackers.iter_mut().for_each(|known| *known = std::mem::take(&mut watching));
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
 }
@@ -214,7 +250,7 @@ fn ms(time: Duration) -> f64 {
 
 /// Makes what was written durable.
 fn seal(sink: Sink<'_>, meta: &mut Meta) -> Result<Sealed> {
-    (meta.memory_bytes, meta.changed_bytes) = (sink.space_bytes(), sink.space_bytes());
+    (meta.memory_bytes, meta.changed_bytes) = (sink.memory_bytes(), sink.changed_bytes());
     Ok(sink.into_writer()?.seal()?)
 }
 

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, cannot};
 use crate::home::{Home, Lock};
 use crate::wire::{
     Channel, Ended, Fault, Resize, Settled, Signal as Send, Status, Streams as Names, VERSION,
-    Whom, from_shim, to_shim,
+    Watching, Whom, from_shim, to_shim,
 };
 
 /// How long what is left of a tree has to end by itself.
@@ -51,6 +51,8 @@ pub(super) struct Shim {
     redraw: bool,
     /// The connection between the worker and who ordered it.
     pub(super) ordered: Option<OwnedFd>,
+    /// Who watches over the workload's memory since its last snapshot: kept here, for workers come and go.
+    pub(super) watching: Option<(Watching, Vec<OwnedFd>)>,
     end: End,
 }
 
@@ -91,6 +93,7 @@ impl Shim {
             orders: VecDeque::new(),
             redraw: false,
             ordered: None,
+            watching: None,
             end: End::No,
         })
     }
@@ -225,6 +228,7 @@ impl Shim {
                 let first = self.status().first;
                 self.tell(from, from_shim::Of::Settled(Settled { first, ..settled }));
             }
+            to_shim::Of::Watch(watching) => self.watch(from, watching),
             to_shim::Of::Adopt(first) => self.adopt(from, Pid::from_raw(first)),
             to_shim::Of::Configure(_) => return Err(Error::Lost("a confused client")),
         }
@@ -249,7 +253,7 @@ impl Shim {
         if let Some(client) = self.clients.get_mut(&to) {
             // What happens from now on is news that it must not miss.
             client.attached = true;
-            client.send_first(from_shim::Of::Streams(Names { keys }), &fds);
+            client.send_first(from_shim::Of::Streams(Names { keys, watching: None }), &fds);
         }
         self.tell(to, from_shim::Of::Status(self.status()));
     }

@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 use super::serve::Shim;
 use crate::error::{Error, Result, Sort, cannot};
 use crate::wire::{
-    Ended, Fault, FromWorker, Streams as Names, Work, encode, from_shim, from_worker,
+    Empty, Ended, Fault, FromWorker, Streams as Names, Watching, Work, encode, from_shim,
+    from_worker,
 };
 
 /// Where a worker finds its connections: to the keeper, to us.
@@ -57,12 +58,23 @@ impl Shim {
         self.ordered = Some(order.channel);
         let worker = self.add_client(ours)?;
         let (keys, fds): (Vec<_>, Vec<_>) = externals.into_iter().unzip();
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        // From here on they are the worker's. If it dies, nobody knows any more what has changed.
+        let (watching, watchers) = self.watching.take().unwrap_or_default();
+        let fds: Vec<_> = fds.iter().chain(&watchers).map(AsFd::as_fd).collect();
         if let Some(worker) = self.clients.get_mut(&worker) {
-            worker.send_first(from_shim::Of::Streams(Names { keys }), &fds);
+            let streams = Names { keys, watching: Some(watching) };
+            worker.send_first(from_shim::Of::Streams(streams), &fds);
         }
         self.tell(order.from, from_shim::Of::Working(pid.as_raw()));
         Ok(())
+    }
+
+    /// Keeps who watches for the next worker.
+    pub(super) fn watch(&mut self, worker: u32, watching: Watching) {
+        let Some(client) = self.clients.get_mut(&worker) else { return };
+        let watchers = client.passed.drain(..).collect::<Vec<_>>();
+        self.watching = (watchers.len() == watching.spaces.len()).then_some((watching, watchers));
+        self.tell(worker, from_shim::Of::Watching(Empty {}));
     }
 
     /// A worker that has died says no more: whoever ordered it hears of that from us.

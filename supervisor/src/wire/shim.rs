@@ -8,7 +8,7 @@ use crate::error::Sort;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ToShim {
     /// Which.
-    #[prost(oneof = "to_shim::Of", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "to_shim::Of", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub of: Option<to_shim::Of>,
 }
 
@@ -57,6 +57,10 @@ pub mod to_shim {
         /// workload, as [`super::from_shim::Of::Streams`] with descriptors, and for [`super::Status`].
         #[prost(message, tag = "13")]
         TakeOver(super::Empty),
+        /// From a worker: keeps these, which come as descriptors, for the next one. Answered by
+        /// [`super::from_shim::Of::Watching`].
+        #[prost(message, tag = "14")]
+        Watch(super::Watching),
     }
 }
 
@@ -64,7 +68,7 @@ pub mod to_shim {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FromShim {
     /// Which.
-    #[prost(oneof = "from_shim::Of", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "from_shim::Of", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub of: Option<from_shim::Of>,
 }
 
@@ -103,6 +107,9 @@ pub mod from_shim {
         /// To a worker.
         #[prost(message, tag = "10")]
         Settled(super::Settled),
+        /// To a worker: they are kept.
+        #[prost(message, tag = "11")]
+        Watching(super::Empty),
     }
 }
 
@@ -235,6 +242,31 @@ pub struct Streams {
     /// In the order of the descriptors.
     #[prost(string, repeated, tag = "1")]
     pub keys: Vec<String>,
+    /// To a worker, from a shim that can: more descriptors, behind those.
+    #[prost(message, optional, tag = "2")]
+    pub watching: Option<Watching>,
+}
+
+/// Who watches over the memory of a workload since a snapshot, each by a descriptor.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Watching {
+    /// The snapshot.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// In the order of the descriptors.
+    #[prost(message, repeated, tag = "2")]
+    pub spaces: Vec<Watched>,
+}
+
+/// An address space of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Watched {
+    /// A process that has it, as it sees itself.
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+    /// Its number in that snapshot.
+    #[prost(uint32, tag = "2")]
+    pub space: u32,
 }
 
 /// Where the streams stand while the tree does.

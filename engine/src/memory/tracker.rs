@@ -1,0 +1,182 @@
+//! Which pages of a space have changed since its last snapshot.
+//!
+//! The kernel keeps pages write-protected for a userfaultfd, takes the protection off at the first write, and
+//! tells by `PAGEMAP_SCAN` of which it has. Where nobody watched over an area, because it is new, was moved, or
+//! came by exec(2), all pages count as changed; pages that are gone are not among those that there are. When
+//! the userfaultfd is closed, by whose death ever, the kernel forgets all of it: nothing is known then.
+//!
+//! Not for memory that can change in other ways: shared memory, of which others have views, is none of a
+//! space's own pages, and AIO, `io_uring` and devices, which pin pages, are refused.
+//! Kernel: `Documentation/admin-guide/mm/userfaultfd.rst` and `pagemap.rst`, since 6.7.
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::fill::{intersect, overlaps};
+use super::pages::{REGIONS, Ranges, USER};
+use crate::error::{Result, kernel, kernel_io};
+use crate::inventory::{Backing, Pid, SpaceId, Vma};
+use crate::procfs::smaps::Area;
+use crate::sys::pagemap::{self, PRESENT, Region, SWAPPED, WPALLOWED, WRITTEN, Which};
+use crate::sys::userfaultfd;
+
+/// Watches over a space of the last snapshot.
+#[derive(Debug)]
+pub struct Tracker {
+    /// Whose it is.
+    pub pid: Pid,
+    /// Which it was in that snapshot.
+    pub space: SpaceId,
+    /// The userfaultfd.
+    pub fd: OwnedFd,
+}
+
+impl Tracker {
+    /// Whether it watches over any area of the process, as it does unless that has executed another program.
+    pub(crate) fn watches(&self) -> bool {
+        File::open(pagemap_of(self.pid)).is_ok_and(|pagemap| is_watched(&pagemap, (0, USER)))
+    }
+
+    /// Of the pages that a stopped process has of its own, those that have changed since the last time;
+    /// from now on, it is since now.
+    pub(super) fn changed(&self, vmas: &[Vma], own: &Ranges) -> Result<Ranges> {
+        let pagemap = File::open(pagemap_of(self.pid)).map_err(kernel_io("open"))?;
+        let (mut ours, mut changed) = (Ranges::new(), Ranges::new());
+        for vma in vmas.iter().filter(|vma| overlaps(own, vma.start, vma.end)) {
+            let area = (vma.start, vma.end);
+            let known = is_watched(&pagemap, area);
+            // Somebody else may watch over it, or nobody be able to: then it changes each time.
+            let registered = can_be_watched(vma) && self.watch(area, known);
+            if registered {
+                ours.push(area);
+            }
+            if !registered || !known {
+                changed.push(area);
+            }
+        }
+        changed.extend(written(&pagemap, &ours).map_err(kernel("ioctl(PAGEMAP_SCAN)"))?);
+        changed.sort_unstable();
+        Ok(intersect(own, &joined(&changed)))
+    }
+}
+
+impl Tracker {
+    fn watch(&self, area: (u64, u64), known: bool) -> bool {
+        let fd = self.fd.as_fd();
+        // An area that mremap(2) has brought to another that was watched takes that one's watcher away, but not
+        // the marks from its pages: marked, and written all the same, they would never count as written.
+        userfaultfd::register(fd, area).is_ok()
+            && (known || userfaultfd::unprotect(fd, area).is_ok())
+    }
+}
+
+/// Pages of files are left out, though they can be watched. One that was dropped (`MADV_DONTNEED`) stays
+/// protected, and a write that is stopped between its two faults finds the file's contents in it, as if
+/// nobody had written: `set_pte_range()` in the kernel's `mm/memory.c`.
+fn can_be_watched(vma: &Vma) -> bool {
+    !vma.shared && vma.backing == Backing::Anonymous
+}
+
+fn pagemap_of(pid: Pid) -> String {
+    format!("/proc/{pid}/pagemap")
+}
+
+/// Pages of these areas that were written; they are protected from now on.
+fn written(pagemap: &File, areas: &Ranges) -> nix::Result<Ranges> {
+    let (all, any) = (WPALLOWED | WRITTEN, PRESENT | SWAPPED);
+    let which = Which { all, any, protect: true, ..Which::default() };
+    let (mut found, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
+    for area in joined(areas) {
+        pagemap::scan_all(pagemap.as_fd(), area, which, &mut room, &mut found)?;
+    }
+    Ok(found.iter().map(|region| (region.start, region.end)).collect())
+}
+
+/// Whether writes to a range are watched, and go on by themselves.
+fn is_watched(pagemap: &File, range: (u64, u64)) -> bool {
+    let which = Which { all: WPALLOWED, ..Which::default() };
+    matches!(pagemap::scan(pagemap.as_fd(), range, which, &mut [Region::default()]), Ok((1, _)))
+}
+
+/// Areas that are only watched for writes are as any others, whoever does it: it is no state of the program's.
+/// Whether that is all that a userfaultfd does with any of them.
+pub(super) fn forget_watching(pid: Pid, areas: &mut [Area<'_>]) -> bool {
+    let mut pagemap = None;
+    for area in areas.iter_mut().filter(|area| area.flags.contains(&"uw")) {
+        let pagemap = pagemap.get_or_insert_with(|| File::open(pagemap_of(pid)));
+        match pagemap {
+            Ok(pagemap) if is_watched(pagemap, (area.start, area.end)) => {
+                area.flags.retain(|flag| *flag != "uw");
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// How many bytes of a running process were written since the last time.
+pub(super) fn expected(tracker: &Tracker) -> u64 {
+    let Ok(pagemap) = File::open(pagemap_of(tracker.pid)) else { return 0 };
+    let which = Which { all: WPALLOWED | WRITTEN, any: PRESENT | SWAPPED, ..Which::default() };
+    let (mut found, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
+    let scanned = pagemap::scan_all(pagemap.as_fd(), (0, USER), which, &mut room, &mut found);
+    let bytes = found.iter().map(|region| region.end - region.start).sum();
+    if scanned.is_ok() { bytes } else { 0 }
+}
+
+/// Ascending ranges, those that touch or overlap joined.
+fn joined(ranges: &Ranges) -> Ranges {
+    let mut all = Ranges::new();
+    for (start, end) in ranges {
+        match all.last_mut() {
+            Some(last) if last.1 >= *start => last.1 = last.1.max(*end),
+            _ => all.push((*start, *end)),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::{Batch, Caller, RemoteFd};
+    use crate::sys::here::Here;
+    use nix::libc::SYS_userfaultfd;
+
+    #[test]
+    fn only_what_was_written_since_has_changed() {
+        let mut batch = Batch::default();
+        batch.call("userfaultfd", SYS_userfaultfd, [1.into()]);
+        let number = Here.perform(&batch).unwrap()[0].value().unwrap();
+        let fd = Here.steal(RemoteFd(i32::try_from(number).unwrap())).unwrap();
+        userfaultfd::agree(fd.as_fd()).unwrap();
+        let pid = Pid(std::process::id().cast_signed());
+        let tracker = Tracker { pid, space: SpaceId(0), fd };
+        // So much is always fresh from the kernel.
+        let mut room = vec![1_u8; 40 << 20];
+        let base = (room.as_ptr().expose_provenance() as u64).next_multiple_of(4096);
+        let offset = usize::try_from(base).unwrap() - room.as_ptr().expose_provenance();
+        let (backing, flags) = (Backing::Anonymous, Vec::new());
+        let end = base + (39 << 20);
+        let vma = Vma { start: base, end, prot: 3, shared: false, backing, flags, name: None };
+        let own = vec![(base, end)];
+        let changed =
+            |tracker: &Tracker| tracker.changed(std::slice::from_ref(&vma), &own).unwrap();
+        assert!(!tracker.watches());
+        assert_eq!(changed(&tracker), own, "nothing was known before");
+        let mut smaps = [Area { start: base, end, flags: vec!["rd", "uw"], ..Area::default() }];
+        assert!(tracker.watches() && forget_watching(pid, &mut smaps));
+        assert_eq!(smaps[0].flags, ["rd"]);
+        assert_eq!(changed(&tracker), []);
+        for page in [3, 4, 900] {
+            room[offset + page * 4096 + 17] = 2;
+        }
+        assert_eq!(expected(&tracker), 3 * 4096);
+        let page = |number: u64| base + number * 4096;
+        assert_eq!(changed(&tracker), [(page(3), page(5)), (page(900), page(901))]);
+        assert_eq!(changed(&tracker), []);
+        drop(tracker);
+        smaps[0].flags.push("uw");
+        assert!(!forget_watching(pid, &mut smaps), "who closes it undoes all");
+        assert_eq!(room[offset + 900 * 4096 + 17], 2);
+    }
+}
