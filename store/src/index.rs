@@ -15,8 +15,8 @@ use crate::error::{Error, Result, io_error};
 use crate::layout::{self, Store};
 use crate::pack::{self, HEADER, Location};
 
-/// How many packs are held open at once.
-const OPEN: usize = 64;
+/// How many packs are held open at once: pages that changed one by one come from as many in turn.
+const OPEN: usize = 256;
 
 /// Names are hashes already.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, io_error};
 use crate::medium::{Medium, Watch, above};
 
 /// Version of everything a store holds.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// First bytes of the file that says so.
 const FORMAT: &str = "snapd store, version ";
 /// How the manifest of a snapshot ends, and that of one that is forgotten but was being read.

@@ -16,6 +16,7 @@ mod error;
 mod facts;
 mod index;
 mod layout;
+mod leaf;
 mod line;
 mod manifest;
 mod medium;

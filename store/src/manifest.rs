@@ -8,7 +8,6 @@ use chrono::{DateTime, Utc};
 use nix::fcntl::FlockArg;
 use prost::Message;
 
-use crate::chunk::Name;
 use crate::error::{Error, Result, io_error};
 use crate::facts::{Meta, Snapshot, SnapshotState};
 use crate::layout::{Lock, Store, VERSION, lock_open};
@@ -81,19 +80,9 @@ pub(crate) struct Facts {
 pub(crate) struct Stream {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
-    /// Names of chunks that hold a [`Leaf`] each.
+    /// Names of chunks that hold a leaf each ([`crate::leaf`]).
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub(crate) leaves: Vec<Vec<u8>>,
-}
-
-/// What lies in two MiB of a stream: an unchanged leaf is shared with other snapshots.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Leaf {
-    #[prost(uint64, repeated, tag = "1")]
-    pub(crate) at: Vec<u64>,
-    /// 32 bytes each.
-    #[prost(bytes = "vec", tag = "2")]
-    pub(crate) names: Vec<u8>,
 }
 
 impl Facts {
@@ -257,14 +246,5 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         drop(self.medium.remove(&self.beside()));
-    }
-}
-
-impl Leaf {
-    /// Offset and name of each chunk.
-    pub(crate) fn entries(&self) -> Option<Vec<(u64, Name)>> {
-        let (names, rest) = self.names.as_chunks::<32>();
-        let whole = rest.is_empty() && names.len() == self.at.len();
-        whole.then(|| self.at.iter().copied().zip(names.iter().map(|name| Name(*name))).collect())
     }
 }

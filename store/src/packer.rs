@@ -18,6 +18,7 @@ use crate::chunk::{LARGEST, Name};
 use crate::error::{Error, Result};
 use crate::index::{Index, Names};
 use crate::layout::Store;
+use crate::leaf::Entry;
 use crate::pack::{self, Extent, Location, PackWriter};
 use crate::space;
 
@@ -31,14 +32,6 @@ pub type Run = (u64, usize);
 /// Reads runs into a room, one behind the other, all of them or none. Called by any thread, until the
 /// writer is settled.
 pub type Origin = Arc<dyn Fn(&[Run], &mut [u8]) -> io::Result<()> + Send + Sync>;
-
-/// Where in a stream a chunk belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
-    pub(crate) stream: u32,
-    pub(crate) at: u64,
-    pub(crate) name: Name,
-}
 
 /// What becomes a chunk: its stream, its offset there, and where it lies in a room.
 type Piece = (u32, u64, Range<usize>);
@@ -62,8 +55,8 @@ pub(crate) struct Packer {
     announced: Option<Announced>,
     outlet: Outlet,
     pool: Option<Pool>,
-    /// What was stored without the pool, or is known from elsewhere.
-    pub(crate) entries: Vec<Entry>,
+    /// What was stored without the pool, or is known from elsewhere; of which stream.
+    pub(crate) entries: Vec<(u32, Entry)>,
 }
 
 /// Runs of one stream that make up the next piece of work.
@@ -117,9 +110,14 @@ impl Packer {
         }
     }
 
-    /// Whether a chunk is stored already, or about to be.
-    pub(crate) fn knows(&self, name: &Name) -> bool {
-        self.shared.index.chunks.contains_key(name) || self.shared.state().new.contains(name)
+    /// How many bytes a chunk has, if it was stored before, and may be relied on.
+    pub(crate) fn raw(&self, name: &Name) -> Option<u32> {
+        Some(self.shared.index.chunks.get(name)?.raw)
+    }
+
+    /// Likewise, of an entry; `None` too if it claims more than its chunk has.
+    pub(crate) fn len(&self, entry: &Entry) -> Option<u64> {
+        entry.len(self.raw(&entry.name)?)
     }
 
     /// The names of the packs that these chunks lie in, but for the new one.
@@ -152,7 +150,8 @@ impl Packer {
         let fits = |next: &Announced| {
             let last = next.runs.last().map(|(at, len)| block(*at + *len as u64 - 1));
             let same_block = last == Some(block(run.0));
-            next.stream == stream && (same_block || next.bytes + LARGEST <= BATCH)
+            let same = next.stream == stream && Arc::ptr_eq(&next.origin, origin);
+            same && (same_block || next.bytes + LARGEST <= BATCH)
         };
         if !self.announced.as_ref().is_some_and(fits) {
             self.give_announced()?;
@@ -202,9 +201,7 @@ impl Packer {
         let bytes = |(_, _, place): &Piece| room.get(place.clone()).unwrap_or_default();
         let chunks: Vec<&[u8]> = pieces.iter().map(bytes).collect();
         let names = self.shared.put(&chunks, &mut self.outlet)?;
-        let entry =
-            |((stream, at, _), name): (&Piece, Name)| Entry { stream: *stream, at: *at, name };
-        self.entries.extend(pieces.iter().zip(names).map(entry));
+        self.entries.extend(entries(&pieces, names));
         if let Some(pool) = self.pool.take() {
             let entries = pool.finish().ok_or_else(|| self.failure())?;
             self.entries.extend(entries);
@@ -234,6 +231,12 @@ impl Drop for Packer {
     fn drop(&mut self) {
         drop(self.pool.take().map(Pool::finish));
     }
+}
+
+/// Pieces that are chunks now.
+fn entries(pieces: &[Piece], names: Vec<Name>) -> impl Iterator<Item = (u32, Entry)> {
+    let entry = |(stream, at, _): &Piece, name| (*stream, Entry { at: *at, name, pages: None });
+    pieces.iter().zip(names).map(move |(piece, name)| entry(piece, name))
 }
 
 impl Shared {

@@ -11,9 +11,9 @@ use crate::epoch::{self, Condemned};
 use crate::error::{Error, Result};
 use crate::index::{Index, Names};
 use crate::layout::{self, Store};
+use crate::leaf;
 use crate::manifest::Manifest;
 use crate::pack::{self, HEADER, Location, PackWriter};
-use crate::reader::entries_of;
 
 /// What pruning did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -273,8 +273,8 @@ impl Store {
                 Err(Error::Missing { .. }) => Index::load(self, &|_| true)?.read(&name)?,
                 read => read?,
             };
-            let entries = entries_of(&bytes).ok_or_else(|| damaged("a leaf is not whole"))?;
-            all.extend(entries.into_iter().map(|(_, name)| name));
+            let entries = leaf::decode(&bytes).ok_or_else(|| damaged("a leaf is not whole"))?;
+            all.extend(entries.iter().map(|entry| entry.name));
         }
         Ok(())
     }

@@ -2,12 +2,11 @@
 //!
 //! What is long is read ahead, checked and decompressed by two more threads; the caller's thread gets
 //! it in order.
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use prost::Message;
 
 use crate::api::StreamInfo;
 use crate::chunk::{LARGEST, Name};
@@ -15,8 +14,9 @@ use crate::error::{Error, Result};
 use crate::facts::Snapshot;
 use crate::index::Index;
 use crate::layout::{Lock, Store};
+use crate::leaf::{self, Entries, Entry};
 use crate::line::Line;
-use crate::manifest::{Leaf, Manifest};
+use crate::manifest::Manifest;
 use crate::pack;
 use crate::writer::RECORD;
 
@@ -24,6 +24,8 @@ use crate::writer::RECORD;
 const WINDOW: usize = 1 << 20;
 /// No record that we read may claim to be longer.
 const LARGEST_RECORD: usize = 4 << 30;
+/// So many chunks of which parts are wanted stay decompressed: a block rarely has parts of more.
+const KEPT: usize = 8;
 /// How many threads read ahead, and how far each.
 const THREADS: usize = 2;
 const AHEAD: usize = 2;
@@ -37,9 +39,6 @@ pub struct Reader {
     index: Mutex<Arc<Index>>,
     _lock: Lock,
 }
-
-/// Offset and name of each chunk.
-pub(crate) type Entries = Vec<(u64, Name)>;
 
 impl Store {
     /// Opens a snapshot.
@@ -109,7 +108,7 @@ impl Reader {
     pub fn streams(&self) -> Result<Vec<StreamInfo>> {
         let names = self.manifest.streams.iter().map(|stream| &stream.name);
         let info = |name: &String| {
-            let last_at = self.entries(name)?.last().map_or(0, |(at, _)| *at);
+            let last_at = self.entries(name)?.last().map_or(0, |entry| entry.at);
             Ok(StreamInfo { name: name.clone(), last_at })
         };
         names.filter(|name| *name != RECORD).map(info).collect()
@@ -124,17 +123,17 @@ impl Reader {
         self.visit(name, visit)
     }
 
-    /// Offset and length of each chunk of a stream. No contents are read.
+    /// Offset and length of each chunk of a stream, or part of one. No contents are read.
     pub fn extents(&self, name: &str) -> Result<Vec<(u64, u64)>> {
         let entries = self.entries(name)?;
         let mut index = self.index();
-        if entries.iter().any(|(_, name)| !index.chunks.contains_key(name)) {
+        if entries.iter().any(|entry| !index.chunks.contains_key(&entry.name)) {
             index = self.reload()?;
         }
-        let extent = |(at, name): &(u64, Name)| {
-            let location = index.chunks.get(name);
-            let location = location.ok_or_else(|| self.of_this(index.missing(name)))?;
-            Ok((*at, u64::from(location.raw)))
+        let extent = |entry: &Entry| {
+            let location = index.chunks.get(&entry.name);
+            let location = location.ok_or_else(|| self.of_this(index.missing(&entry.name)))?;
+            Ok((entry.at, entry.len(location.raw).ok_or_else(|| self.too_much())?))
         };
         entries.iter().map(extent).collect()
     }
@@ -146,8 +145,8 @@ impl Reader {
         let mut found =
             vec![0; len.ok_or_else(|| Error::Misuse { what: "a range is too long".into() })?];
         let near = |at: u64| at < range.end && at.saturating_add(LARGEST as u64) > range.start;
-        let entries: Entries =
-            self.entries(name)?.into_iter().filter(|(at, _)| near(*at)).collect();
+        let mut entries = self.entries(name)?;
+        entries.retain(|entry| near(entry.at));
         self.pieces(&entries, range.clone(), &mut |at, bytes| {
             let from = usize::try_from(at - range.start).unwrap_or(usize::MAX);
             if let Some(room) = found.get_mut(from..from.saturating_add(bytes.len())) {
@@ -161,7 +160,7 @@ impl Reader {
     fn visit(&self, name: &str, visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> Result<()> {
         let failed = |source| Error::Io { path: self.store.dir().to_owned(), op: "use", source };
         let entries = self.entries(name)?;
-        let windows: Vec<_> = entries.chunks(WINDOW / LARGEST).collect();
+        let windows = windows(&entries);
         let mut give = |window: &Window| {
             let mut pieces = window.pieces.iter();
             pieces.try_for_each(|(at, range)| {
@@ -169,9 +168,9 @@ impl Reader {
             })
         };
         if windows.len() <= THREADS * AHEAD {
-            let (mut window, mut room) = (Window::default(), Vec::new());
+            let (mut window, mut chunks) = (Window::default(), Chunks::default());
             return windows.iter().try_for_each(|entries| {
-                window.fill(self, entries, &mut room)?;
+                window.fill(self, entries, &mut chunks)?;
                 give(&window)
             });
         }
@@ -181,10 +180,10 @@ impl Reader {
                 let (send, receive) = sync_channel(AHEAD);
                 let (windows, spent) = (&windows, &spent);
                 scope.spawn(move || {
-                    let mut room = Vec::new();
+                    let mut chunks = Chunks::default();
                     for entries in windows.iter().skip(first).step_by(THREADS) {
                         let mut window: Window = take(spent);
-                        let filled = window.fill(self, entries, &mut room).map(|()| window);
+                        let filled = window.fill(self, entries, &mut chunks).map(|()| window);
                         let stop = filled.is_err();
                         if send.send(filled).is_err() || stop {
                             return;
@@ -247,7 +246,7 @@ impl Reader {
         Error::Spoilt { workload, seq, source: Box::new(error) }
     }
 
-    /// Offset and name of each chunk of a stream.
+    /// What a stream consists of.
     pub(crate) fn entries(&self, name: &str) -> Result<Entries> {
         let stream = self.manifest.streams.iter().find(|stream| stream.name == name);
         let mut all = Vec::new();
@@ -263,35 +262,83 @@ impl Reader {
         let name = Name(name.try_into().map_err(|_| damaged("a name is not 32 bytes"))?);
         let mut bytes = Vec::new();
         self.chunk(&name, &mut Vec::new(), &mut bytes)?;
-        Ok((name, entries_of(&bytes).ok_or_else(|| damaged("a leaf is not whole"))?))
+        Ok((name, leaf::decode(&bytes).ok_or_else(|| damaged("a leaf is not whole"))?))
     }
 
-    /// What of these chunks lies in a range, piece by piece.
+    /// Appends the bytes of an entry.
+    fn entry(&self, entry: &Entry, chunks: &mut Chunks, into: &mut Vec<u8>) -> Result<()> {
+        let Some(pages) = entry.pages else {
+            let before = into.len();
+            self.chunk(&entry.name, &mut chunks.room, into)?;
+            let fits = entry.claims().contains(&(into.len() - before));
+            return fits.then_some(()).ok_or_else(|| self.too_much());
+        };
+        let part = pages.of(chunks.get(self, &entry.name)?);
+        into.extend_from_slice(part.ok_or_else(|| self.too_much())?);
+        Ok(())
+    }
+
+    pub(crate) fn too_much(&self) -> Error {
+        let path = self.store.manifest(&self.manifest.workload, self.manifest.seq);
+        self.of_this(Error::damaged(&path, 0, "a leaf claims more than a chunk holds"))
+    }
+
+    /// What of these entries lies in a range, piece by piece.
     pub(crate) fn pieces(
         &self,
-        entries: &[(u64, Name)],
+        entries: &[Entry],
         range: Range<u64>,
         visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let (mut room, mut bytes) = (Vec::new(), Vec::new());
-        for (at, name) in entries {
+        let (mut chunks, mut bytes) = (Chunks::default(), Vec::new());
+        for entry in entries {
             bytes.clear();
-            self.chunk(name, &mut room, &mut bytes)?;
-            let end = at + bytes.len() as u64;
-            let (from, to) = (range.start.max(*at), range.end.min(end));
-            let within = |at: u64, from: u64| usize::try_from(from - at).unwrap_or(usize::MAX);
+            self.entry(entry, &mut chunks, &mut bytes)?;
+            let end = entry.at + bytes.len() as u64;
+            let (from, to) = (range.start.max(entry.at), range.end.min(end));
+            let within = |at: u64| usize::try_from(at - entry.at).unwrap_or(usize::MAX);
             if from < to {
-                let part = bytes.get(within(*at, from)..within(*at, to));
-                visit(from, part.unwrap_or_default())?;
+                visit(from, bytes.get(within(from)..within(to)).unwrap_or_default())?;
             }
         }
         Ok(())
     }
 }
 
-/// What a leaf says.
-pub(crate) fn entries_of(bytes: &[u8]) -> Option<Entries> {
-    Leaf::decode(bytes).ok()?.entries()
+/// Entries that are read together.
+fn windows(entries: &[Entry]) -> Vec<&[Entry]> {
+    let mut blocks = 1;
+    let together = |one: &Entry, next: &Entry| {
+        blocks += usize::from(one.block() != next.block());
+        let fits = blocks <= WINDOW / LARGEST;
+        blocks = if fits { blocks } else { 1 };
+        fits
+    };
+    entries.chunk_by(together).collect()
+}
+
+/// Chunks of which parts were wanted last, decompressed: the next entries often want others.
+#[derive(Debug, Default)]
+struct Chunks {
+    kept: VecDeque<(Name, Vec<u8>)>,
+    /// For the stored form.
+    room: Vec<u8>,
+}
+
+impl Chunks {
+    fn get(&mut self, reader: &Reader, name: &Name) -> Result<&[u8]> {
+        let found = self.kept.iter().position(|(one, _)| one == name);
+        if let Some(at) = found {
+            return Ok(self.kept.get(at).map_or(&[], |(_, bytes)| bytes));
+        }
+        let full = self.kept.len() == KEPT;
+        let mut bytes =
+            if full { self.kept.pop_front() } else { None }.unwrap_or((*name, Vec::new())).1;
+        bytes.clear();
+        reader.chunk(name, &mut self.room, &mut bytes)?;
+        self.kept.push_back((*name, bytes));
+        Ok(self.kept.back().map_or(&[], |(_, bytes)| bytes))
+    }
 }
 
 /// From now on nobody refers to what this pack holds: it is stored anew, which heals the snapshots
@@ -310,16 +357,16 @@ struct Window {
 }
 
 impl Window {
-    fn fill(&mut self, reader: &Reader, entries: &[(u64, Name)], room: &mut Vec<u8>) -> Result<()> {
+    fn fill(&mut self, reader: &Reader, entries: &[Entry], chunks: &mut Chunks) -> Result<()> {
         self.bytes.clear();
         self.pieces.clear();
-        for (at, name) in entries {
+        for entry in entries {
             let before = self.bytes.len();
-            reader.chunk(name, room, &mut self.bytes)?;
-            let end = self.bytes.len();
+            reader.entry(entry, chunks, &mut self.bytes)?;
+            let (at, end) = (entry.at, self.bytes.len());
             match self.pieces.last_mut() {
-                Some((start, piece)) if *start + piece.len() as u64 == *at => piece.end = end,
-                _ => self.pieces.push((*at, before..end)),
+                Some((start, piece)) if *start + piece.len() as u64 == at => piece.end = end,
+                _ => self.pieces.push((at, before..end)),
             }
         }
         Ok(())

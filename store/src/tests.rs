@@ -1,4 +1,5 @@
 mod crashes;
+mod pages;
 mod ranges;
 mod secrecy;
 mod simulated;
@@ -11,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-fn meta() -> Meta {
+pub(crate) fn meta() -> Meta {
     Meta {
         taken_at: Utc::now(),
         trigger: Trigger::Request,
@@ -27,13 +28,13 @@ fn meta() -> Meta {
     }
 }
 
-fn store() -> (TempDir, Store) {
+pub(crate) fn store() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::create(&dir.path().join("store"), Options::default()).unwrap();
     (dir, store)
 }
 
-fn begin(store: &Store, parent: Option<u64>) -> Result<Writer> {
+pub(crate) fn begin(store: &Store, parent: Option<u64>) -> Result<Writer> {
     store.begin(NewSnapshot { workload: "web".into(), parent })
 }
 
@@ -245,7 +246,7 @@ fn a_newer_store_is_refused_by_name() {
     let (_dir, store) = store();
     fs::write(store.dir().join("format"), "snapd store, version 9\n").unwrap();
     let error = Store::open(store.dir(), Options::default()).unwrap_err();
-    assert!(matches!(error, Error::Newer { found: 9, known: 1, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { found: 9, known: 2, .. }), "{error}");
 }
 
 #[test]

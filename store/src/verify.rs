@@ -1,9 +1,10 @@
 //! Looking whether a snapshot is whole.
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::chunk::Name;
 use crate::error::{Error, Result};
-use crate::index::Names;
+use crate::index::ByName;
 use crate::reader::Reader;
 
 /// How many threads read.
@@ -17,7 +18,7 @@ impl Reader {
         self.each(&|name, room, bytes| {
             self.chunk(name, room, bytes)?;
             if Name::of(bytes) == *name {
-                return Ok(());
+                return Ok(bytes.len());
             }
             let index = self.index();
             let (path, at) = index.place(name).unwrap_or((std::path::Path::new("packs"), 0));
@@ -30,22 +31,28 @@ impl Reader {
     /// less time. For whoever must not begin what cannot be finished.
     pub fn check(&self) -> Result<()> {
         self.each(&|name, room, bytes| match self.index().stored(name, room) {
-            Ok(_) => Ok(()),
-            Err(_) => self.chunk(name, room, bytes), // It may be whole elsewhere.
+            Ok(stored) => Ok(stored.location.raw as usize),
+            // It may be whole elsewhere.
+            Err(_) => self.chunk(name, room, bytes).map(|()| bytes.len()),
         })
     }
 
     fn each(&self, look: Look<'_>) -> Result<()> {
-        let mut all = Names::default();
+        let mut all = ByName::default();
         for leaf in self.leaves() {
             let (leaf, entries) = self.leaf(leaf)?;
-            all.insert(leaf);
-            all.extend(entries.into_iter().map(|(_, name)| name));
+            all.insert(leaf, 0..=usize::MAX);
+            for entry in entries {
+                let claimed = entry.claims();
+                let both = |seen: RangeInclusive<usize>| meet(&seen, &claimed);
+                let claimed = all.remove(&entry.name).map_or(claimed.clone(), both);
+                all.insert(entry.name, claimed);
+            }
         }
         let index = self.index();
-        let mut all: Vec<Name> = all.into_iter().collect();
+        let mut all: Vec<_> = all.into_iter().collect();
         // In the order in which they lie.
-        all.sort_by_cached_key(|name| index.chunks.get(name).map(|one| (one.pack, one.at)));
+        all.sort_by_cached_key(|(name, _)| index.chunks.get(name).map(|one| (one.pack, one.at)));
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
             let (mut room, mut bytes) = (Vec::new(), Vec::new());
@@ -53,9 +60,12 @@ impl Reader {
                 let Some(some) = all.chunks(SOME).nth(next.fetch_add(1, Ordering::Relaxed)) else {
                     break;
                 };
-                for name in some {
+                for (name, claimed) in some {
                     bytes.clear();
-                    if let Err(error) = look(name, &mut room, &mut bytes) {
+                    let len = look(name, &mut room, &mut bytes);
+                    let fits =
+                        |len| claimed.contains(&len).then_some(()).ok_or_else(|| self.too_much());
+                    if let Err(error) = len.and_then(fits) {
                         stop.store(true, Ordering::Relaxed);
                         return Err(error);
                     }
@@ -74,5 +84,10 @@ impl Reader {
     }
 }
 
-/// What is done with a chunk; room for its stored form, and for its bytes.
-type Look<'a> = &'a (dyn Fn(&Name, &mut Vec<u8>, &mut Vec<u8>) -> Result<()> + Sync);
+/// Looks at a chunk, and says how long it is; room for its stored form, and for its bytes.
+type Look<'a> = &'a (dyn Fn(&Name, &mut Vec<u8>, &mut Vec<u8>) -> Result<usize> + Sync);
+
+/// What fits both.
+fn meet(one: &RangeInclusive<usize>, other: &RangeInclusive<usize>) -> RangeInclusive<usize> {
+    *one.start().max(other.start())..=*one.end().min(other.end())
+}

@@ -3,14 +3,16 @@
 //!
 //! They are more than processors, for some wait for the disk. After a failure work is taken and dropped,
 //! so that nobody waits.
+use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::outlet::Outlet;
-use super::{Entry, Piece, Shared, Work};
+use super::{Piece, Shared, Work};
 use crate::chunk::{self, LARGEST, PAGE};
 use crate::error::{Error, Result};
+use crate::leaf::Entry;
 
 /// How much work may wait.
 const WAITING: usize = 4;
@@ -19,10 +21,13 @@ const AT_THE_DISK: usize = 2;
 /// More than that many processors have no disk that keeps up.
 const PROCESSORS: usize = 4;
 
+/// What has become of pieces, of any stream.
+type Entries = Vec<(u32, Entry)>;
+
 #[derive(Debug)]
 pub(super) struct Pool {
     work: SyncSender<Work>,
-    threads: Vec<JoinHandle<Vec<Entry>>>,
+    threads: Vec<JoinHandle<Entries>>,
 }
 
 impl Pool {
@@ -44,7 +49,7 @@ impl Pool {
     }
 
     /// Waits until all is done and written; `None` if a thread has panicked.
-    pub(super) fn finish(self) -> Option<Vec<Entry>> {
+    pub(super) fn finish(self) -> Option<Entries> {
         let Self { work, threads } = self;
         drop(work);
         let ended: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
@@ -57,7 +62,7 @@ struct Worker<'a> {
     outlet: Outlet,
     /// For what is yet to be read.
     room: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Entries,
 }
 
 impl<'a> Worker<'a> {
@@ -65,7 +70,7 @@ impl<'a> Worker<'a> {
         Self { shared, outlet: Outlet::default(), room: Vec::new(), entries: Vec::new() }
     }
 
-    fn run(mut self, waiting: &Mutex<Receiver<Work>>) -> Vec<Entry> {
+    fn run(mut self, waiting: &Mutex<Receiver<Work>>) -> Entries {
         loop {
             let work = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(work) = work else { break };
@@ -88,7 +93,8 @@ impl<'a> Worker<'a> {
                 let wanted: usize = runs.iter().map(|run| run.1).sum();
                 let mut room = std::mem::take(&mut self.room);
                 room.resize(room.len().max(wanted), 0);
-                origin(&runs, room.get_mut(..wanted).unwrap_or_default()).map_err(Error::Origin)?;
+                let read = origin(&runs, room.get_mut(..wanted).unwrap_or_default());
+                read.map_err(unread)?;
                 self.keep(&room, &pieces(stream, &runs, &room))?;
                 self.room = room;
                 Ok(())
@@ -100,14 +106,14 @@ impl<'a> Worker<'a> {
         let bytes = |(_, _, place): &Piece| room.get(place.clone()).unwrap_or_default();
         let chunks: Vec<&[u8]> = pieces.iter().map(bytes).collect();
         let names = self.shared.put(&chunks, &mut self.outlet)?;
-        let placed = pieces.iter().zip(names);
-        self.entries.extend(placed.map(|((stream, at, _), name)| Entry {
-            stream: *stream,
-            at: *at,
-            name,
-        }));
+        self.entries.extend(super::entries(pieces, names));
         Ok(())
     }
+}
+
+/// Why something could not be read: a parent's bytes are ours.
+fn unread(error: io::Error) -> Error {
+    error.downcast().unwrap_or_else(Error::Origin)
 }
 
 /// What of runs that lie one behind the other in a room becomes chunks: none is in two blocks.
