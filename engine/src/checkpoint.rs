@@ -27,8 +27,8 @@ use crate::inventory::{
 };
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
-use crate::memory::foresight::{self, TWIN_FROM, private};
-use crate::memory::tracker::Tracker;
+use crate::memory::foresight::{self, TWIN_FROM, Witness, private};
+use crate::memory::tracker::{Told, Tracker};
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
@@ -128,17 +128,17 @@ impl Tracer for Standing {
         running: Option<Vec<u8>>,
     ) -> Result<Box<dyn Drain>> {
         let mut copy = std::mem::take(&mut self.copy);
-        let mut foreseen = copy.foreseen();
-        if let Some(room) = running {
-            let tree = self.tree()?;
-            copy.hold(room, &mut |pid| {
-                let may = twins::is_room_for(pid)? && twins::unheard_of(inventory, pid);
-                if may { tree.twin(pid) } else { Ok(None) }
-            })?;
-        }
-        let later = copy.told_by_twins();
-        foreseen.retain(|(id, ..)| later.iter().all(|(held, ..)| held != id));
-        confirm(inventory, foreseen)?;
+        let now = match running {
+            None => copy.witnesses_now(),
+            Some(room) => {
+                let tree = self.tree()?;
+                copy.hold(room, &mut |pid| {
+                    let may = twins::is_room_for(pid)? && twins::unheard_of(inventory, pid);
+                    if may { tree.twin(pid) } else { Ok(None) }
+                })?
+            }
+        };
+        confirm(inventory, &now)?;
         Ok(Box::new(copy))
     }
 
@@ -176,13 +176,17 @@ fn told(members: &mut BTreeMap<Pid, Member>, news: Vec<(Pid, News)>) {
 }
 
 #[tracing::instrument(level = "trace", skip_all)]
-/// Asks who can tell for certain what was foreseen: of which space, whose it is, and whom to ask.
-fn confirm(inventory: &mut Inventory, foreseen: Vec<(SpaceId, Pid, Pid)>) -> Result<()> {
+/// Asks those who can tell for certain what was foreseen.
+fn confirm(inventory: &mut Inventory, witnesses: &[Witness]) -> Result<()> {
     let mut obstacles = Vec::new();
-    for (id, pid, told_by) in foreseen {
-        let told = procfs::text(format!("/proc/{told_by}/smaps")).map_err(kernel_io("read"))?;
-        if let Some(space) = inventory.spaces.get_mut(&id) {
-            obstacles.extend(foresight::confirm(space, pid, (told_by, &told))?);
+    for witness in witnesses {
+        let smaps = procfs::text(format!("/proc/{}/smaps", witness.told_by));
+        let smaps = match smaps {
+            Err(_) if witness.runs => return Err(Error::Changed(witness.pid)), // It has ended.
+            smaps => smaps.map_err(kernel_io("read"))?,
+        };
+        if let Some(space) = inventory.spaces.get_mut(&witness.space) {
+            obstacles.extend(foresight::confirm(space, *witness, &smaps)?);
         }
     }
     if obstacles.is_empty() { Ok(()) } else { Err(Error::Refused(obstacles)) }
@@ -190,7 +194,7 @@ fn confirm(inventory: &mut Inventory, foreseen: Vec<(SpaceId, Pid, Pid)>) -> Res
 
 impl Drain for Copy {
     fn confirm(&mut self, inventory: &mut Inventory) -> Result<()> {
-        confirm(inventory, self.told_by_twins())
+        confirm(inventory, self.witnesses())
     }
 
     fn drain_standing(&mut self, image: &mut dyn ImageSink) -> Result<u64> {
@@ -296,8 +300,8 @@ impl Work<'_> {
     fn space(&mut self, tree: &mut Tree, pid: Pid, brk: u64) -> Result<SpaceId> {
         let (id, new) = self.collector.space(pid)?;
         if new {
-            let tracker = self.tracker(tree, pid, id)?;
-            let known = (&self.options.foresight, tracker.as_ref());
+            let mut tracker = self.tracker(tree, pid, id)?;
+            let known = (&self.options.foresight, tracker.as_mut());
             let mut register = |pid, fd, name: &str| self.collector.opened(pid, fd, name);
             let (space, own) = space(pid, brk, known, &mut register, self.obstacles)?;
             self.trackers.extend(tracker);
@@ -313,11 +317,11 @@ impl Work<'_> {
         let known = trackers.iter().find(|one| (one.pid, one.space) == (pid, space));
         if let Some(known) = known.filter(|known| known.watches()) {
             let fd = known.fd.try_clone().map_err(kernel_io("fcntl"))?;
-            return Ok(Some(Tracker { pid, space, fd }));
+            return Ok(Some(Tracker { pid, space, fd, told: known.told.clone() }));
         }
         let small = private(pid) < TWIN_FROM;
         let fd = if small || !self.obstacles.is_empty() { None } else { tree.userfaultfd(pid)? };
-        Ok(fd.map(|fd| Tracker { pid, space, fd }))
+        Ok(fd.map(|fd| Tracker { pid, space, fd, told: Told::default() }))
     }
 
     #[tracing::instrument(level = "trace", skip_all)]

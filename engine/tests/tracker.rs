@@ -14,7 +14,7 @@ use engine::error::{Error, Result};
 use engine::family;
 use engine::image::{Contents, ImageSink};
 use engine::inventory::{Inventory, Pid};
-use engine::session::{Foresight, Frozen, Options, Tracker, room};
+use engine::session::{Foresight, Frozen, Options, Told, Tracker, room};
 
 const PAGE: u64 = 4096;
 const ROUNDS: usize = 60;
@@ -117,24 +117,26 @@ fn compare(pid: Pid, image: &Pages, round: usize) {
     }
 }
 
-/// Takes an image, and compares it with what is there. Who watches from now on.
-fn round(pid: Pid, trackers: &[Tracker], image: &mut Image, number: usize) -> Result<Vec<Tracker>> {
+/// Takes an image, and compares it with what is there.
+fn round(pid: Pid, trackers: &mut Vec<Tracker>, image: &mut Image, number: usize) -> Result<()> {
+    let known = std::mem::take(trackers);
     let pids = family::of(&[pid]);
-    let foresight = Foresight::of(pids.iter().copied(), trackers);
+    let foresight = Foresight::of(pids.iter().copied(), &known);
     let room = room(&pids, &foresight);
     let frozen = Frozen::freeze(&[pid], Duration::from_secs(30))?;
-    let options = Options { foresight, trackers: Some(trackers), ..Options::default() };
+    let options = Options { foresight, trackers: Some(&known), ..Options::default() };
     let inventoried = frozen.inventory(&options)?;
     assert_eq!(inventoried.obstacles(), []);
     let of = Contents::Space(inventoried.inventory().processes[&pid].space);
     let running = number % 2 == 1;
     let mut captured =
         if running { inventoried.capture_running(room) } else { inventoried.capture() }?;
-    let watching = captured.trackers()?;
+    *trackers = captured.trackers()?;
     let written = captured.write(image)?;
     compare(pid, &image.now[&of], number);
     drop(written.thaw()?);
-    Ok(watching)
+    trackers.iter_mut().for_each(|one| one.told = Told::default());
+    Ok(())
 }
 
 #[test]
@@ -143,17 +145,14 @@ fn nothing_that_changed_is_missed() {
     let full = std::env::var_os("SNAPD_FULL").is_some_and(|value| value == "1");
     let (mut image, mut trackers) = (Image::default(), Vec::<Tracker>::new());
     for number in 0..if full { ROUNDS_FULL } else { ROUNDS } {
-        trackers = match round(subject.pid(), &trackers, &mut image, number) {
-            // Of what was foreseen. What they knew is lost, as it is with whatever fails.
-            Err(Error::Changed(_)) => {
-                image.now.clear();
-                Vec::new()
-            }
-            watching => {
+        match round(subject.pid(), &mut trackers, &mut image, number) {
+            // Of what was foreseen. They go on, and speak of the image before.
+            Err(Error::Changed(_)) => image.now.clear(),
+            done => {
+                done.unwrap();
                 image.before = std::mem::take(&mut image.now);
-                watching.unwrap()
             }
-        };
+        }
         std::thread::sleep(Duration::from_millis(3));
     }
     assert!(image.taken_over > ROUNDS, "{} pages", image.taken_over);

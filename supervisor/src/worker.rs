@@ -16,7 +16,7 @@ use std::time::Duration;
 use engine::external::External;
 use engine::inventory::{Pid, SpaceId};
 use engine::passing;
-use engine::session::Tracker;
+use engine::session::{Told, Tracker};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -164,7 +164,7 @@ fn given(shim: &mut Channel) -> Result<Given> {
     let externals = names.keys.into_iter().filter_map(with_fd).collect();
     let mut tracker = |watched: Watched| {
         let (pid, space) = (Pid(watched.pid), SpaceId(watched.space));
-        Some(Tracker { pid, space, fd: shim.take_passed()? })
+        Some(Tracker { pid, space, fd: shim.take_passed()?, told: Told::default() })
     };
     let watching = names.watching.map(|watching| Watch {
         seq: watching.seq,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::collect::Own;
 use super::fill::{intersect, without};
-use super::foresight::is_twin_worth;
+use super::foresight::{Witness, is_twin_worth};
 use super::origin::{Copied, Memory, back, by, data, read_file, size, there};
 use super::pages::Ranges;
 use crate::error::Result;
@@ -36,8 +36,10 @@ pub(crate) struct Copy {
     standing: Vec<Part>,
     /// What is held though the tree may run on.
     held: Vec<Part>,
-    /// By whom, if not by us: who also tells what was foreseen of these spaces.
-    twins: Vec<(Twin, Option<(SpaceId, Pid)>)>,
+    /// By whom, if not by us.
+    twins: Vec<Twin>,
+    /// Who will tell what was foreseen.
+    witnesses: Vec<Witness>,
 }
 
 /// Some bytes, and where they are.
@@ -63,8 +65,8 @@ pub(crate) type Fork<'a> = &'a mut dyn FnMut(Pid) -> Result<Option<Twin>>;
 
 impl Copy {
     /// Takes hold of as much as it can, so that the tree may run on: in `room`, if that is enough, else
-    /// by twins. What is left has to be written first.
-    pub(crate) fn hold(&mut self, room: Vec<u8>, fork: Fork<'_>) -> Result<()> {
+    /// by twins. What is left has to be written first. Who has to tell now what was foreseen.
+    pub(crate) fn hold(&mut self, room: Vec<u8>, fork: Fork<'_>) -> Result<Vec<Witness>> {
         self.twins(&|changed, all| is_twin_worth(changed, all), &mut *fork)?;
         let mut parts = self.files()?;
         let files: usize = parts.iter().map(|part| size(&part.runs)).sum();
@@ -72,13 +74,22 @@ impl Copy {
         if files + spaces.sum::<usize>() > room.len() {
             self.twins(&|changed, _| changed > 0, fork)?;
         }
+        for (space, (pid, own)) in &mut self.spaces {
+            // It would take longer in the pause than all else that is done for what is watched.
+            if own.foreseen && !own.unchanged.is_empty() {
+                own.foreseen = false;
+                let (space, pid) = (*space, *pid);
+                self.witnesses.push(Witness { space, pid, told_by: pid, runs: true });
+            }
+        }
+        let now = self.witnesses_now();
         parts.extend(self.memory());
         if parts.iter().map(|part| size(&part.runs)).sum::<usize>() <= room.len() {
             self.held.extend(copied(parts, room)?);
         } else {
             self.standing = parts;
         }
-        Ok(())
+        Ok(now)
     }
 
     /// Makes twins of those where it is `worth` it, by how many of how many bytes are to be written.
@@ -90,9 +101,11 @@ impl Copy {
             let (changed, unchanged) = (bytes(&own.pages), bytes(&own.unchanged));
             let may = few && worth(changed, changed + unchanged);
             if let Some(twin) = if may { fork(pid)? } else { None } {
-                let foreseen = own.foreseen.then_some((id, pid));
+                let told_by = twin.pid();
+                let witness = Witness { space: id, pid, told_by, runs: false };
+                self.witnesses.extend(own.foreseen.then_some(witness));
                 self.held.push(of_twin(id, pid, &twin, own, &lacking)?);
-                self.twins.push((twin, foreseen));
+                self.twins.push(twin);
             } else {
                 self.spaces.insert(id, (pid, own));
             }
@@ -100,16 +113,21 @@ impl Copy {
         Ok(())
     }
 
-    /// Spaces with flags that are yet to be confirmed, whose they are, and who can tell: they themselves.
-    pub(crate) fn foreseen(&self) -> Vec<(SpaceId, Pid, Pid)> {
+    /// Who has to tell now, while it stands, what was foreseen of its space.
+    pub(crate) fn witnesses_now(&self) -> Vec<Witness> {
         let spaces = self.spaces.iter().filter(|(_, (_, own))| own.foreseen);
-        spaces.map(|(id, (pid, _))| (*id, *pid, *pid)).collect()
+        let witness = |(space, pid): (&SpaceId, &Pid)| Witness {
+            space: *space,
+            pid: *pid,
+            told_by: *pid,
+            runs: false,
+        };
+        spaces.map(|(space, (pid, _))| witness((space, pid))).collect()
     }
 
-    /// Likewise, those of whom a twin can tell.
-    pub(crate) fn told_by_twins(&self) -> Vec<(SpaceId, Pid, Pid)> {
-        let told = |(twin, of): &(Twin, Option<_>)| of.map(|(id, pid)| (id, pid, twin.pid()));
-        self.twins.iter().filter_map(told).collect()
+    /// Who tells once the tree runs.
+    pub(crate) fn witnesses(&self) -> &[Witness] {
+        &self.witnesses
     }
 
     /// Spaces, as they stand.

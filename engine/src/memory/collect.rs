@@ -88,7 +88,7 @@ pub(crate) struct Own {
 pub(crate) fn space(
     pid: Pid,
     brk: u64,
-    (foresight, tracker): (&Foresight, Option<&Tracker>),
+    (foresight, tracker): (&Foresight, Option<&mut Tracker>),
     register: Register<'_>,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<(Space, Own)> {

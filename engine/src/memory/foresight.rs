@@ -3,15 +3,16 @@
 //! Flags of areas are told by smaps only, for which the kernel looks at every page: some 20 ms for each GiB.
 //! So whoever has much is asked while it runs. In the pause `maps` tells which areas there are; each is taken
 //! to have the flags that it, or what it grew out of, had before. Once the program runs again, its twin,
-//! which has the same areas with the same flags, tells what they were ([`confirm`]). Who has areas that
-//! a twin lacks, or whose flags it lacks, is asked in the pause as ever.
+//! which has the same areas with the same flags, tells what they were ([`confirm`]). Where there is no twin,
+//! because little has changed, it is asked itself once more: if it says what it said before, that was so
+//! in between. Who has areas that a twin lacks, or whose flags it lacks, is asked in the pause as ever.
 use std::collections::BTreeMap;
 
 use super::collect::{kept, refused};
 use super::flags;
 use super::tracker::{self, Tracker, forget_watching};
 use crate::error::{Error, Obstacle, Result};
-use crate::inventory::{Pid, Space};
+use crate::inventory::{Pid, Space, SpaceId, Vma};
 use crate::procfs::smaps::{self, Area};
 use crate::procfs::{self, Fields};
 
@@ -111,15 +112,31 @@ fn foreseen<'a>(before: Vec<Area<'a>>, now: Vec<Area<'a>>) -> Option<Vec<Area<'a
     now.into_iter().map(of).collect()
 }
 
-/// Gives areas the flags that `told`, smaps of who has the same, says they have. The obstacles are those
-/// that the flags are.
-pub(crate) fn confirm(
-    space: &mut Space,
-    pid: Pid,
-    (told_by, told): (Pid, &str),
-) -> Result<Vec<Obstacle>> {
-    let (mut told, mut obstacles) = (smaps::parse(told)?, Vec::new());
-    forget_watching(told_by, &mut told);
+/// Who can tell for certain what was foreseen of a space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Witness {
+    pub(crate) space: SpaceId,
+    /// Whose it is.
+    pub(crate) pid: Pid,
+    /// Whom to ask: somebody who has the same areas.
+    pub(crate) told_by: Pid,
+    /// That one runs, and is the one that was asked before.
+    pub(crate) runs: bool,
+}
+
+/// Gives areas the flags that a witness says they have, by its smaps. The obstacles are those that the flags
+/// are.
+pub(crate) fn confirm(space: &mut Space, witness: Witness, smaps: &str) -> Result<Vec<Obstacle>> {
+    let (pid, told) = (witness.pid, smaps::parse(smaps));
+    if witness.runs {
+        let same = told.is_ok_and(|mut told| {
+            forget_watching(pid, &mut told);
+            space.vmas.iter().all(|vma| is_as_before(vma, &told))
+        });
+        return if same { Ok(Vec::new()) } else { Err(Error::Changed(pid)) };
+    }
+    let (mut told, mut obstacles) = (told?, Vec::new());
+    forget_watching(witness.told_by, &mut told);
     let mut told = told.iter().peekable();
     for vma in &mut space.vmas {
         while told.next_if(|area| area.end <= vma.start).is_some() {}
@@ -137,10 +154,18 @@ pub(crate) fn confirm(
     Ok(obstacles)
 }
 
+/// Whether what is there now, or has grown out of it since, has the flags that it is taken to have had in
+/// between. What lies there twice at most has changed there and back.
+fn is_as_before(vma: &Vma, now: &[Area<'_>]) -> bool {
+    let first = now.partition_point(|area| area.end <= vma.start);
+    let here = now.get(first).filter(|area| area.start < vma.end);
+    here.is_some_and(|area| kept(&vma.backing, area).is_ok_and(|flags| flags == vma.flags))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Backing, Layout, OpenFileId, Vma};
+    use crate::inventory::{Backing, Layout, OpenFileId};
 
     const HEAP: &str = "1000-3000 rw-p 00000000 00:00 0 [heap]\n";
 
@@ -187,7 +212,8 @@ mod tests {
             guards: Vec::new(),
         };
         let mut told = |areas: &[(&str, &str)]| {
-            let obstacles = confirm(&mut space, Pid(1), (Pid(1), &smaps(areas)))?;
+            let witness = Witness { space: SpaceId(0), pid: Pid(1), told_by: Pid(1), runs: false };
+            let obstacles = confirm(&mut space, witness, &smaps(areas))?;
             Ok::<_, Error>((obstacles.len(), space.vmas[0].flags.join(" ")))
         };
         let other = "0-1000 rw-p 00000000 00:00 0\n";

@@ -28,7 +28,13 @@ pub struct Tracker {
     pub space: SpaceId,
     /// The userfaultfd.
     pub fd: OwnedFd,
+    /// What it has told since then, for an image that came to nothing: it will not tell it again.
+    pub told: Told,
 }
+
+/// Pages that have changed.
+#[derive(Debug, Clone, Default)]
+pub struct Told(Ranges);
 
 impl Tracker {
     /// Whether it watches over any area of the process, as it does unless that has executed another program.
@@ -38,7 +44,7 @@ impl Tracker {
 
     /// Of the pages that a stopped process has of its own, those that have changed since the last time;
     /// from now on, it is since now.
-    pub(super) fn changed(&self, vmas: &[Vma], own: &Ranges) -> Result<Ranges> {
+    pub(super) fn changed(&mut self, vmas: &[Vma], own: &Ranges) -> Result<Ranges> {
         let pagemap = File::open(pagemap_of(self.pid)).map_err(kernel_io("open"))?;
         let (mut ours, mut changed) = (Ranges::new(), Ranges::new());
         for vma in vmas.iter().filter(|vma| overlaps(own, vma.start, vma.end)) {
@@ -54,8 +60,10 @@ impl Tracker {
             }
         }
         changed.extend(written(&pagemap, &ours).map_err(kernel("ioctl(PAGEMAP_SCAN)"))?);
+        changed.append(&mut self.told.0);
         changed.sort_unstable();
-        Ok(intersect(own, &joined(&changed)))
+        self.told = Told(joined(&changed));
+        Ok(intersect(own, &self.told.0))
     }
 }
 
@@ -150,7 +158,7 @@ mod tests {
         let fd = Here.steal(RemoteFd(i32::try_from(number).unwrap())).unwrap();
         userfaultfd::agree(fd.as_fd()).unwrap();
         let pid = Pid(std::process::id().cast_signed());
-        let tracker = Tracker { pid, space: SpaceId(0), fd };
+        let mut tracker = Tracker { pid, space: SpaceId(0), fd, told: Told::default() };
         // So much is always fresh from the kernel.
         let mut room = vec![1_u8; 40 << 20];
         let base = (room.as_ptr().expose_provenance() as u64).next_multiple_of(4096);
@@ -160,20 +168,23 @@ mod tests {
         let vma = Vma { start: base, end, prot: 3, shared: false, backing, flags, name: None };
         let own = vec![(base, end)];
         let changed =
-            |tracker: &Tracker| tracker.changed(std::slice::from_ref(&vma), &own).unwrap();
+            |tracker: &mut Tracker| tracker.changed(std::slice::from_ref(&vma), &own).unwrap();
         assert!(!tracker.watches());
-        assert_eq!(changed(&tracker), own, "nothing was known before");
+        assert_eq!(changed(&mut tracker), own, "nothing was known before");
         let mut smaps = [Area { start: base, end, flags: vec!["rd", "uw"], ..Area::default() }];
         assert!(tracker.watches() && forget_watching(pid, &mut smaps));
         assert_eq!(smaps[0].flags, ["rd"]);
-        assert_eq!(changed(&tracker), []);
+        assert_eq!(changed(&mut tracker), own, "no image was taken since");
+        tracker.told = Told::default();
+        assert_eq!(changed(&mut tracker), []);
         for page in [3, 4, 900] {
             room[offset + page * 4096 + 17] = 2;
         }
         assert_eq!(expected(&tracker), 3 * 4096);
         let page = |number: u64| base + number * 4096;
-        assert_eq!(changed(&tracker), [(page(3), page(5)), (page(900), page(901))]);
-        assert_eq!(changed(&tracker), []);
+        assert_eq!(changed(&mut tracker), [(page(3), page(5)), (page(900), page(901))]);
+        tracker.told = Told::default();
+        assert_eq!(changed(&mut tracker), []);
         drop(tracker);
         smaps[0].flags.push("uw");
         assert!(!forget_watching(pid, &mut smaps), "who closes it undoes all");

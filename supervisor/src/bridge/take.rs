@@ -11,7 +11,7 @@ use engine::external::External;
 use engine::family;
 use engine::files::{Capture, Files, Selection, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
-use engine::session::{self, Captured, Foresight, Frozen, Tracker as Tracking};
+use engine::session::{self, Captured, Foresight, Frozen, Told, Tracker as Tracking};
 use prost::Message;
 use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
 
@@ -122,8 +122,6 @@ pub(super) fn perform(
         // Rare; and what is asked in the pause cannot change.
         Err(Error::Engine(error @ engine::error::Error::Changed(_))) => {
             tracing::debug!(%error, "once more, without foresight");
-            // What they knew is lost.
-            trackers.iter_mut().for_each(Vec::clear);
             take(plan, externals, trackers, false, while_frozen, tell)
         }
         taken => taken,
@@ -148,15 +146,17 @@ fn take(
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
     let running = if plan.stop { Vec::new() } else { family::of(plan.roots) };
-    let known = trackers.as_deref();
+    // If it comes to nothing before they tell, nobody knows what they knew.
+    let known = trackers.as_mut().map(std::mem::take);
     let foresee = running.iter().copied().filter(|_| foresee);
-    let foresight = Foresight::of(foresee, known.unwrap_or_default());
+    let foresight = Foresight::of(foresee, known.as_deref().unwrap_or_default());
     let room = session::room(&running, &foresight);
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     let settled = while_frozen(&mut sink)?;
     let Plan { close_tcp, private, .. } = *plan;
-    let options = session::Options { externals, close_tcp, private, foresight, trackers: known };
+    let options =
+        session::Options { externals, close_tcp, private, foresight, trackers: known.as_deref() };
     let mut inventoried = frozen.inventory(&options)?;
     if !inventoried.obstacles().is_empty() {
         // Refused, before any more is read.
@@ -181,6 +181,7 @@ fn take(
         if plan.stop { inventoried.capture() } else { inventoried.capture_running(room) }?;
     let mut watching = captured.trackers()?;
     let tracker = if watching.is_empty() { Tracker::Full } else { Tracker::WriteProtect };
+    trackers.iter_mut().for_each(|known| known.append(&mut watching));
     notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
     notes.dedup();
     let (trigger, tags) = (plan.trigger, plan.tags.clone());
@@ -190,7 +191,7 @@ fn take(
     } else {
         keep(captured, sink, meta, began)?
     };
-    trackers.iter_mut().for_each(|known| *known = std::mem::take(&mut watching));
+    trackers.iter_mut().flatten().for_each(|one| one.told = Told::default());
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
 }
