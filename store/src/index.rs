@@ -68,6 +68,7 @@ impl Index {
         };
         let too_many = |_| Error::damaged(path, 0, "there are too many packs");
         let pack = u32::try_from(self.packs.len()).map_err(too_many)?;
+        self.chunks.reserve(entries.len());
         for (name, location) in entries {
             self.chunks.insert(name, Location { pack, ..location });
         }

@@ -123,7 +123,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn any_pages_over_generations_read_as_memory_was(
@@ -237,4 +237,26 @@ fn pages_that_were_told_of_are_not_told_of_again() {
     writer.stream("space/0", BASE + 3 * PAGE, b"more").unwrap();
     writer.runs("space/0", &[(BASE + 3 * PAGE, 4096)], &origin).unwrap_err();
     writer.unchanged("space/0", BASE + 3 * PAGE..BASE + 4 * PAGE).unwrap_err();
+}
+
+/// A thread finds it, for it alone reads of the parent; whoever writes hears what is wrong.
+#[test]
+fn a_block_that_cannot_be_stored_anew_says_that_the_parent_is_damaged() {
+    let mut world = World::new();
+    let first = packs(&world.store).pop().unwrap();
+    let every_other = |seed| [(1, Part::New(seed, true)), (1, Part::Same)];
+    world.write(&(1..5).flat_map(every_other).collect::<Vec<_>>());
+    let mut damaged = fs::read(&first).unwrap();
+    damaged[1000] ^= 1; // In the first block.
+    fs::write(&first, &damaged).unwrap();
+    let mut writer = begin(&world.store, Some(2)).unwrap();
+    let origin = from(noise(span(&(0..BASE + BLOCK)).end, 3));
+    for page in (8..16).step_by(2) {
+        let at = BASE + page * PAGE;
+        writer.unchanged("space/0", at - if page == 8 { 8 * PAGE } else { PAGE }..at).unwrap();
+        writer.runs("space/0", &[(at, 4096)], &origin).unwrap();
+    }
+    let error = writer.seal().unwrap_err();
+    assert!(error.is_damage(), "{error}");
+    assert!(pack::distrust_path(&first).exists(), "what is relied on next is stored anew");
 }

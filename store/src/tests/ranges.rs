@@ -112,6 +112,54 @@ fn a_file_that_grew_shrank_or_starts_anywhere_is_right() {
     assert_eq!(seen, 100_000, "what was cut off is not there");
 }
 
+/// Where a part of so many bytes ends: a few in a page's middle, most nowhere in particular.
+fn bytes() -> impl Strategy<Value = (u64, Part)> {
+    (prop_oneof![1..200u64, 1..20_000u64, (1..20u64).prop_map(|pages| pages * PAGE)], part())
+        .prop_map(|(len, (_, what))| (len, what))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_is_unchanged_may_begin_and_end_within_a_page(
+        generations in prop::collection::vec(prop::collection::vec(bytes(), 1..24), 1..5),
+    ) {
+        let (_dir, store) = store();
+        let mut model = noise(150_001, 5);
+        let mut writer = begin(&store, None).unwrap();
+        writer.stream("file/0", 0, &model).unwrap();
+        writer.commit(meta()).unwrap();
+        for (number, parts) in generations.iter().enumerate() {
+            let mut writer = begin(&store, Some(number as u64 + 1)).unwrap();
+            let (mut at, mut now) = (0, Vec::new());
+            for (len, what) in parts {
+                let range = at..at + len;
+                now.resize(span(&range).end, 0);
+                match what {
+                    Part::Same => {
+                        let old = model.get(span(&range).start..).unwrap_or_default();
+                        now[span(&range)].iter_mut().zip(old).for_each(|(now, old)| *now = *old);
+                        writer.unchanged("file/0", range).unwrap();
+                    }
+                    Part::New(seed) => {
+                        let bytes = noise(span(&range).len(), *seed);
+                        now[span(&range)].copy_from_slice(&bytes);
+                        writer.stream("file/0", at, &bytes).unwrap();
+                    }
+                    Part::Hole => {}
+                }
+                at += len;
+            }
+            writer.commit(meta()).unwrap();
+            let reader = store.read("web", number as u64 + 2).unwrap();
+            prop_assert!(reader.range("file/0", 0..at).unwrap() == now, "generation {number}");
+            reader.check().unwrap();
+            model = now;
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
