@@ -101,7 +101,7 @@ fn written(pagemap: &File, areas: &Ranges) -> nix::Result<Ranges> {
 
 /// Whether writes to a range are watched, and go on by themselves.
 fn is_watched(pagemap: &File, range: (u64, u64)) -> bool {
-    let which = Which { all: WPALLOWED, ..Which::default() };
+    let which = Which { all: WPALLOWED, one: true, ..Which::default() };
     matches!(pagemap::scan(pagemap.as_fd(), range, which, &mut [Region::default()]), Ok((1, _)))
 }
 

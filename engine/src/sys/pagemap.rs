@@ -64,6 +64,8 @@ pub(crate) struct Which {
     pub(crate) tell: u64,
     /// They count as not written from now on.
     pub(crate) protect: bool,
+    /// The first will do.
+    pub(crate) one: bool,
 }
 
 /// One step: fills `room` with ranges of pages; how many, and up to where it has looked.
@@ -80,6 +82,7 @@ pub(crate) fn scan(
         end,
         vec: room.as_mut_ptr().expose_provenance() as u64,
         vec_len: room.len() as u64,
+        max_pages: which.one.into(),
         category_inverted: which.not,
         category_mask: which.not | which.all,
         category_anyof_mask: which.any,
