@@ -51,7 +51,7 @@ impl Tracker {
             let area = (vma.start, vma.end);
             let known = is_watched(&pagemap, area);
             // Somebody else may watch over it, or nobody be able to: then it changes each time.
-            let registered = can_be_watched(vma) && self.watch(area, known);
+            let registered = can_be_watched(vma) && self.watch(&pagemap, area, known);
             if registered {
                 ours.push(area);
             }
@@ -68,12 +68,12 @@ impl Tracker {
 }
 
 impl Tracker {
-    fn watch(&self, area: (u64, u64), known: bool) -> bool {
+    fn watch(&self, pagemap: &File, area: (u64, u64), known: bool) -> bool {
         let fd = self.fd.as_fd();
         // An area that mremap(2) has brought to another that was watched takes that one's watcher away, but not
         // the marks from its pages: marked, and written all the same, they would never count as written.
         userfaultfd::register(fd, area).is_ok()
-            && (known || userfaultfd::unprotect(fd, area).is_ok())
+            && (known || !is_marked(pagemap, area) || userfaultfd::unprotect(fd, area).is_ok())
     }
 }
 
@@ -97,6 +97,13 @@ fn written(pagemap: &File, areas: &Ranges) -> nix::Result<Ranges> {
         pagemap::scan_all(pagemap.as_fd(), area, which, &mut room, &mut found)?;
     }
     Ok(found.iter().map(|region| (region.start, region.end)).collect())
+}
+
+/// Whether a page counts as not written.
+fn is_marked(pagemap: &File, area: (u64, u64)) -> bool {
+    let any = PRESENT | SWAPPED;
+    let which = Which { not: WRITTEN, any, one: true, ..Which::default() };
+    !matches!(pagemap::scan(pagemap.as_fd(), area, which, &mut [Region::default()]), Ok((0, _)))
 }
 
 /// Whether writes to a range are watched, and go on by themselves.
