@@ -5,6 +5,9 @@
 //! came by exec(2), all pages count as changed; pages that are gone are not among those that there are. When
 //! the userfaultfd is closed, by whose death ever, the kernel forgets all of it: nothing is known then.
 //!
+//! What a loan later in the same pause has the kernel write (rseq) counts as written next time; the kernel makes
+//! it anew whenever a thread goes on.
+//!
 //! Not for memory that can change in other ways: shared memory, of which others have views, is none of a
 //! space's own pages, and AIO, `io_uring` and devices, which pin pages, are refused.
 //! Kernel: `Documentation/admin-guide/mm/userfaultfd.rst` and `pagemap.rst`, since 6.7.
@@ -70,8 +73,8 @@ impl Tracker {
 impl Tracker {
     fn watch(&self, pagemap: &File, area: (u64, u64), known: bool) -> bool {
         let fd = self.fd.as_fd();
-        // An area that mremap(2) has brought to another that was watched takes that one's watcher away, but not
-        // the marks from its pages: marked, and written all the same, they would never count as written.
+        // Areas that mremap(2) was at may be watched no more, and yet have marks left on pages (seen on 6.18):
+        // marked, and written all the same, these would never count as written.
         userfaultfd::register(fd, area).is_ok()
             && (known || !is_marked(pagemap, area) || userfaultfd::unprotect(fd, area).is_ok())
     }
