@@ -32,6 +32,7 @@ use crate::memory::tracker::{Told, Tracker};
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
+use crate::sys::urgency::Urgent;
 use crate::tracee::{Member, Tree};
 
 /// `include/uapi/linux/wait.h` has no name for it: `WCOREDUMP` of wait(2).
@@ -45,6 +46,8 @@ pub(crate) struct Standing {
     since: i64,
     copy: Copy,
     trackers: Vec<Tracker>,
+    /// Until all that must be done in the pause is done.
+    urgent: Option<Urgent>,
 }
 
 impl Standing {
@@ -55,15 +58,16 @@ impl Standing {
     ) -> Result<Self> {
         let account = account::may_checkpoint();
         let machine = surroundings::machine()?; // Slow to read, and the same at any time.
+        let urgent = Urgent::begin();
         let since = surroundings::clocks()?.monotonic;
         let tree = Tree::freeze_all(roots, deadline)?;
         account?; // Whoever may not even stop it is told of that one.
-        Ok(Self::of(tree, machine, since))
+        Ok(Self { urgent, ..Self::of(tree, machine, since) })
     }
 
     fn of(tree: Tree, machine: Machine, since: i64) -> Self {
         let (copy, trackers) = (Copy::default(), Vec::new());
-        Self { tree: Some(tree), machine, since, copy, trackers }
+        Self { tree: Some(tree), machine, since, copy, trackers, urgent: None }
     }
 
     /// A tree that was just restored, and is held.
@@ -139,6 +143,7 @@ impl Tracer for Standing {
             }
         };
         confirm(inventory, &now)?;
+        self.urgent = None; // Writing what stands takes many threads, and long.
         Ok(Box::new(copy))
     }
 
@@ -148,6 +153,8 @@ impl Tracer for Standing {
 
     #[tracing::instrument(level = "trace", skip_all)]
     fn thaw(&mut self) -> Result<Duration> {
+        // Those who run already must not keep us from letting the others go.
+        let _urgent = Urgent::begin();
         if let Some(tree) = self.tree.take() {
             tree.thaw()?;
         }

@@ -88,7 +88,7 @@ pub enum Error {
         mode: u32,
     },
     /// A newer program wrote it.
-    #[error("{} has format version {found}, and this program knows up to {known}", path.display())]
+    #[error("{} has format version {found}, and this program reads {known}", path.display())]
     Newer {
         /// The file.
         path: PathBuf,

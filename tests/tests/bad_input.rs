@@ -90,7 +90,7 @@ trial!(pids_that_are_not_for_us, 30, |lab| {
     let pid = others.pid().to_string();
     lab.snapd()
         .as_user("nobody")
-        .call(&["dump", "--leave-running", "--pid", &pid, "--images", "/tmp/none"])
+        .call(&["dump", "--leave-running", "--pid", &pid, "--images", "theirs"])
         .exits(FAILED)
         .says(&[&pid]);
     others.check();
