@@ -53,7 +53,7 @@ fn checkpoints(lab: &Lab, file: &str, args: &[&str], times: usize, every: Durati
 }
 
 trial!(alone busy_threads, 600, |lab| {
-    checkpoints(lab, "threads.c", &[], count(300, 1000), Duration::ZERO);
+    checkpoints(lab, "threads.c", &[], count(100, 1000), Duration::ZERO);
 });
 
 trial!(
@@ -89,7 +89,7 @@ trial!(alone the_keeper_does_not_grow, 600, |lab| {
         workload.checkpoint();
     }
     let (memory, descriptors) = size(workload.keeper());
-    for _ in 0..count(300, 1000) {
+    for _ in 0..count(80, 1000) {
         workload.checkpoint();
     }
     // Old snapshots go behind the back of who waits for the newest, and files are open meanwhile.

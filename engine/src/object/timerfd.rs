@@ -3,7 +3,7 @@
 //! Kernel: `fs/timerfd.c`. The time that remains is the same in every time namespace, so that the
 //! coordinator may set it; and monotonic time goes on where it was. An absolute time of day is
 //! remembered as that.
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::libc::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, TFD_TIMER_ABSTIME};
 use nix::time::{ClockId, clock_gettime};
@@ -61,8 +61,7 @@ impl Object for Timerfd {
         }
         let Some((_, fd)) = with.files.first() else { return Ok(State::default()) };
         // Asking moves a periodic timer on; only after that are the ticks of fdinfo all of them.
-        let (value, interval) =
-            timerfd::remaining(fd.as_fd()).map_err(kernel("timerfd_gettime"))?;
+        let (value, interval) = remaining(fd.as_fd()).map_err(kernel("timerfd_gettime"))?;
         let info = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
         let info = procfs::text(info).map_err(kernel_io("read"))?;
         let Some(mut state) = parse(&mut Fields::parse(&info)) else {
@@ -111,6 +110,20 @@ impl Object for Timerfd {
         };
         View { timer: Some(timer), ..View::of("anon_inode:[timerfd]") }
     }
+}
+
+/// Nothing is left of one that is disarmed, nor of a periodic one that comes just while it is asked: the latter
+/// says something else the next time.
+fn remaining(fd: BorrowedFd<'_>) -> nix::Result<(i64, i64)> {
+    const TIMES: usize = 20;
+    let mut told = timerfd::remaining(fd)?;
+    for _ in 0..TIMES {
+        if told.0 != 0 || told.1 == 0 {
+            break;
+        }
+        told = timerfd::remaining(fd)?;
+    }
+    Ok(told)
 }
 
 impl State {
