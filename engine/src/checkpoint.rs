@@ -182,8 +182,8 @@ fn told(members: &mut BTreeMap<Pid, Member>, news: Vec<(Pid, News)>) {
     }
 }
 
-#[tracing::instrument(level = "trace", skip_all)]
 /// Asks those who can tell for certain what was foreseen.
+#[tracing::instrument(level = "trace", skip_all)]
 fn confirm(inventory: &mut Inventory, witnesses: &[Witness]) -> Result<()> {
     let mut obstacles = Vec::new();
     for witness in witnesses {

@@ -158,6 +158,12 @@ pub struct Meta {
 impl Meta {
     /// Of a snapshot whose own does not read.
     pub(crate) fn unknown(taken_at: DateTime<Utc>, why: String) -> Self {
+        Self { notes: vec![why], ..Self::at(taken_at) }
+    }
+
+    /// Of one of which no more is known yet.
+    #[must_use]
+    pub fn at(taken_at: DateTime<Utc>) -> Self {
         Self {
             taken_at,
             trigger: Trigger::Request,
@@ -169,7 +175,7 @@ impl Meta {
             changed_bytes: 0,
             tracker: Tracker::Full,
             tags: Vec::new(),
-            notes: vec![why],
+            notes: Vec::new(),
         }
     }
 }

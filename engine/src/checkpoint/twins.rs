@@ -7,7 +7,7 @@ use std::fs;
 use crate::attribute::Owner;
 use crate::error::{Result, kernel_io};
 use crate::inventory::{Inventory, Pid};
-use crate::procfs;
+use crate::procfs::{self, kib};
 
 /// Where the unified hierarchy is mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -38,12 +38,6 @@ fn above(group: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(group.trim_end_matches('/')), |group: &&str| {
         group.rsplit_once('/').map(|(parent, _)| parent)
     })
-}
-
-/// A line of KiB of a file in /proc.
-fn kib(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Whether nobody in the tree inherits the twin, and then waits for it: neither the process nor anybody

@@ -13,8 +13,8 @@ use super::flags;
 use super::tracker::{self, Tracker, forget_watching};
 use crate::error::{Error, Obstacle, Result};
 use crate::inventory::{Pid, Space, SpaceId, Vma};
+use crate::procfs;
 use crate::procfs::smaps::{self, Area};
-use crate::procfs::{self, Fields};
 
 /// Who has less private memory is copied, and asked, in the pause: that takes less time than a twin.
 pub(crate) const TWIN_FROM: u64 = 4 << 20;
@@ -75,18 +75,12 @@ impl Foresight {
 /// How much private memory a process has, in bytes: at most that has to be saved of it.
 pub(crate) fn private(pid: Pid) -> u64 {
     let text = procfs::text(format!("/proc/{pid}/status")).unwrap_or_default();
-    number(&text, "RssAnon") << 10
+    procfs::kib(&text, "RssAnon:") << 10
 }
 
 fn locks(pid: Pid) -> bool {
     let text = procfs::text(format!("/proc/{pid}/status")).unwrap_or_default();
-    number(&text, "VmLck") > 0
-}
-
-/// A line of KiB.
-fn number(status: &str, key: &str) -> u64 {
-    let value = Fields::parse(status).take(key);
-    value.and_then(|value| value.strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
+    procfs::kib(&text, "VmLck:") > 0
 }
 
 /// Areas of `now`, with the flags of what was there `before`.

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use nix::Result;
 use nix::errno::Errno;
-use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
+
+use super::urgency::Urgent;
 
 /// Whoever is bound for longer than this, twice at most, is set free.
 const LONG: Duration = Duration::from_millis(2);
@@ -94,21 +95,6 @@ fn watch() {
     }
 }
 
-/// Has the calling OS thread, and whom it starts, scheduled by `policy`, if we may.
-fn schedule(policy: i32) {
-    // SAFETY: `struct sched_param` is an int, and in some C libraries more of them: zeros are valid.
-    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameters.sched_priority = i32::from(policy == libc::SCHED_FIFO);
-    // SAFETY: `parameters` lives as long as the call, which only reads it.
-    unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
-}
-
-/// Whether the calling OS thread is scheduled like most.
-fn is_ordinary() -> bool {
-    // SAFETY: the call takes a number only.
-    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
-}
-
 /// What `ask` finds out on another processor, unless that takes too long.
 pub(crate) fn on<T: Send + 'static>(
     processor: usize,
@@ -124,14 +110,9 @@ pub(crate) fn on<T: Send + 'static>(
         }
     };
     // Before all others, if we may: it wants to run for some microseconds, and at once.
-    let ordinary = is_ordinary();
-    if ordinary {
-        schedule(libc::SCHED_FIFO);
-    }
+    let urgent = Urgent::begin();
     let started = std::thread::Builder::new().name("elsewhere".into()).spawn(there);
-    if ordinary {
-        schedule(libc::SCHED_OTHER);
-    }
+    drop(urgent);
     started.ok()?;
     told.recv_timeout(within).ok()?
 }

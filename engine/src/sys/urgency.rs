@@ -32,8 +32,10 @@ impl Drop for Urgent {
 
 /// For the calling thread.
 fn set(policy: i32, priority: i32) -> Result<()> {
-    let parameters = libc::sched_param { sched_priority: priority };
-    // SAFETY: the kernel only reads `parameters`.
+    // SAFETY: `struct sched_param` is an int, and in some C libraries more of them: zeros are valid.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = priority;
+    // SAFETY: `parameters` lives as long as the call, which only reads it.
     Errno::result(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use engine::external::External;
 use engine::family;
 use engine::files::{Capture, Files, Selection, of_inventory, of_running};
@@ -185,7 +185,8 @@ fn take(
     notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
     notes.dedup();
     let (trigger, tags) = (plan.trigger, plan.tags.clone());
-    let meta = Meta { taken_at, trigger, processes, threads, tracker, tags, notes, ..NO_META };
+    let known = Meta::at(taken_at);
+    let meta = Meta { trigger, processes, threads, tracker, tags, notes, ..known };
     let snapshot = if plan.stop {
         keep_and_end(captured, sink, meta, began)?
     } else {
@@ -209,21 +210,6 @@ fn keep(
     meta.took_ms = ms(began.elapsed());
     Ok(sealed.commit(meta)?)
 }
-
-/// What is known only when all is written.
-const NO_META: Meta = Meta {
-    taken_at: DateTime::UNIX_EPOCH,
-    trigger: Trigger::Request,
-    pause_ms: 0.0,
-    took_ms: 0.0,
-    processes: 0,
-    threads: 0,
-    memory_bytes: 0,
-    changed_bytes: 0,
-    tracker: Tracker::Full,
-    tags: Vec::new(),
-    notes: Vec::new(),
-};
 
 /// What is left of a tree whose first process has died is no workload: brought back, it would be one
 /// that nobody ever sees end.
