@@ -70,7 +70,7 @@ impl Copy {
         self.twins(&|changed, all| is_twin_worth(changed, all), &mut *fork)?;
         let mut parts = self.files()?;
         let files: usize = parts.iter().map(|part| size(&part.runs)).sum();
-        let spaces = self.spaces.values().map(|(_, own)| size(&runs(&own.pages)));
+        let spaces = self.spaces.values().map(|(_, own)| length(&own.pages));
         if files + spaces.sum::<usize>() > room.len() {
             self.twins(&|changed, _| changed > 0, fork)?;
         }
@@ -78,8 +78,7 @@ impl Copy {
             // It would take longer in the pause than all else that is done for what is watched.
             if own.foreseen && !own.unchanged.is_empty() {
                 own.foreseen = false;
-                let (space, pid) = (*space, *pid);
-                self.witnesses.push(Witness { space, pid, told_by: pid, runs: true });
+                self.witnesses.push(Witness::itself(*space, *pid, true));
             }
         }
         let now = self.witnesses_now();
@@ -96,9 +95,8 @@ impl Copy {
     fn twins(&mut self, worth: &dyn Fn(u64, u64) -> bool, fork: Fork<'_>) -> Result<()> {
         for (id, (pid, own)) in std::mem::take(&mut self.spaces) {
             let lacking = intersect(&own.pages, &own.stays);
-            let few = size(&runs(&lacking)) <= LACKING_MOST;
-            let bytes = |ranges: &Ranges| size(&runs(ranges)) as u64;
-            let (changed, unchanged) = (bytes(&own.pages), bytes(&own.unchanged));
+            let few = length(&lacking) <= LACKING_MOST;
+            let (changed, unchanged) = (length(&own.pages) as u64, length(&own.unchanged) as u64);
             let may = few && worth(changed, changed + unchanged);
             if let Some(twin) = if may { fork(pid)? } else { None } {
                 let told_by = twin.pid();
@@ -116,13 +114,7 @@ impl Copy {
     /// Who has to tell now, while it stands, what was foreseen of its space.
     pub(crate) fn witnesses_now(&self) -> Vec<Witness> {
         let spaces = self.spaces.iter().filter(|(_, (_, own))| own.foreseen);
-        let witness = |(space, pid): (&SpaceId, &Pid)| Witness {
-            space: *space,
-            pid: *pid,
-            told_by: *pid,
-            runs: false,
-        };
-        spaces.map(|(space, (pid, _))| witness((space, pid))).collect()
+        spaces.map(|(space, (pid, _))| Witness::itself(*space, *pid, false)).collect()
     }
 
     /// Who tells once the tree runs.
@@ -194,10 +186,17 @@ fn write_part(part: &Part, image: &mut dyn ImageSink) -> io::Result<()> {
     same.try_for_each(|(start, end)| image.unchanged(*of, *start..*end))
 }
 
+fn run((start, end): &(u64, u64)) -> Run {
+    (*start, usize::try_from(end - start).unwrap_or(usize::MAX))
+}
+
 fn runs(ranges: &Ranges) -> Vec<Run> {
-    let run =
-        |(start, end): &(u64, u64)| (*start, usize::try_from(end - start).unwrap_or(usize::MAX));
     ranges.iter().map(run).collect()
+}
+
+/// How many bytes.
+fn length(ranges: &Ranges) -> usize {
+    ranges.iter().map(|range| run(range).1).sum()
 }
 
 /// The same runs, none of which is in part within `ranges`: sinks join what touches.
@@ -239,7 +238,7 @@ fn copied(parts: Vec<Part>, mut room: Vec<u8>) -> Result<Vec<Part>> {
 /// What a twin holds, and a copy of what it lacks. All that it has belongs to somebody else as well.
 fn of_twin(id: SpaceId, pid: Pid, twin: &Twin, own: Own, lacking: &Ranges) -> Result<Part> {
     let Own { pages, unchanged, shared, stays, .. } = own;
-    let mut bytes = vec![0; size(&runs(lacking))];
+    let mut bytes = vec![0; length(lacking)];
     Memory::new(pid, shared).read(&runs(lacking), &mut bytes)?;
     let copied = Copied { bytes: Arc::new(bytes), places: places_of(&runs(lacking), 0) };
     let memory = Memory::new(twin.pid(), vec![(0, u64::MAX)]);

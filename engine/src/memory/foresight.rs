@@ -118,6 +118,13 @@ pub(crate) struct Witness {
     pub(crate) runs: bool,
 }
 
+impl Witness {
+    /// Whose it is tells of it.
+    pub(super) fn itself(space: SpaceId, pid: Pid, runs: bool) -> Self {
+        Self { space, pid, told_by: pid, runs }
+    }
+}
+
 /// Gives areas the flags that a witness says they have, by its smaps. The obstacles are those that the flags
 /// are.
 pub(crate) fn confirm(space: &mut Space, witness: Witness, smaps: &str) -> Result<Vec<Obstacle>> {
@@ -149,7 +156,7 @@ pub(crate) fn confirm(space: &mut Space, witness: Witness, smaps: &str) -> Resul
 }
 
 /// Whether what is there now, or has grown out of it since, has the flags that it is taken to have had in
-/// between. What lies there twice at most has changed there and back.
+/// between. What was changed and changed back since is not seen.
 fn is_as_before(vma: &Vma, now: &[Area<'_>]) -> bool {
     let first = now.partition_point(|area| area.end <= vma.start);
     let here = now.get(first).filter(|area| area.start < vma.end);
@@ -206,7 +213,7 @@ mod tests {
             guards: Vec::new(),
         };
         let mut told = |areas: &[(&str, &str)]| {
-            let witness = Witness { space: SpaceId(0), pid: Pid(1), told_by: Pid(1), runs: false };
+            let witness = Witness::itself(SpaceId(0), Pid(1), false);
             let obstacles = confirm(&mut space, witness, &smaps(areas))?;
             Ok::<_, Error>((obstacles.len(), space.vmas[0].flags.join(" ")))
         };
