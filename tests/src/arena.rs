@@ -53,9 +53,16 @@ fn perform(folder: PathBuf, body: impl FnOnce(&Lab)) {
     let lab = Lab { folder };
     if let Err(failure) = catch_unwind(AssertUnwindSafe(|| body(&lab))) {
         crate::program::print_all_output(lab.folder());
+        let _ = fs::write(lab.path("reason"), reason(&*failure));
         resume_unwind(failure);
     }
     fs::write(lab.path("passed"), "").expect("the mark can be written");
+}
+
+/// What a panic says.
+fn reason(failure: &(dyn std::any::Any + Send)) -> &str {
+    let owned = failure.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| failure.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")
 }
 
 /// Outside: the same test again, in namespaces of its own.
@@ -74,12 +81,13 @@ fn conduct(name: &str, limit: Duration, crowd: Crowd) {
         return;
     }
     eprintln!("{}", fs::read_to_string(&output).unwrap_or_default());
+    let reason = fs::read_to_string(folder.path().join("reason")).unwrap_or_default();
     if std::env::var_os("SNAPD_LAB_KEEP").is_some() {
         eprintln!("kept: {}", folder.keep().display());
     }
     match status {
         None => panic!("{name}: not done within {limit:?}"),
-        Some(status) => panic!("{name}: failed ({status}); what it said is above"),
+        Some(status) => panic!("{name}: failed ({status}), and said all of the above\n{reason}"),
     }
 }
 

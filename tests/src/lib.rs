@@ -139,17 +139,8 @@ impl Lab {
         let before = View::steady(program.pid());
         self.dump(program, images);
         self.undump(program, images);
-        // A moment passes until everybody is back in the call that they slept in: sigtimedwait(2),
-        // for one, unblocks what it waits for.
-        let (mut differences, start) = (Vec::new(), Instant::now());
-        while start.elapsed() < Duration::from_secs(10) {
-            differences = before.differences(&View::of(program.pid()));
-            if differences.is_empty() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("seen from outside:\n{}", differences.join("\n"));
+        let differences = before.differences_that_stay(program.pid());
+        assert!(differences.is_empty(), "seen from outside:\n{}", differences.join("\n"));
     }
 }
 

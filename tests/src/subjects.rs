@@ -29,9 +29,12 @@ pub(crate) fn built(file: &str) -> PathBuf {
 }
 
 /// Builds under a name of its own, then links: tests that need the same subject do not meet, and none
-/// finds that the executable it runs was replaced.
+/// finds that the executable it runs was replaced. A PID would be no such name: in its namespace, each
+/// trial is process 1.
 fn build(how: &str, source: &Path, path: &Path) {
-    let draft = path.with_extension(std::process::id().to_string());
+    let folder = path.parent().expect("a file in the target directory");
+    let drafts = tempfile::tempdir_in(folder).expect("a folder for the draft");
+    let draft = drafts.path().join("draft");
     let mut words = how.split_whitespace();
     let tool = words.next().expect("`// cc:` is followed by a command");
     let mut command = Command::new(tool);
@@ -47,11 +50,10 @@ fn build(how: &str, source: &Path, path: &Path) {
     let output = command.output().unwrap_or_else(|error| panic!("{tool} is missing: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{} does not build:\n{said}", source.display());
-    match fs::hard_link(&draft, path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            panic!("{}: {error}", path.display());
-        }
-        _ => fs::remove_file(&draft).expect("our own draft"),
+    if let Err(error) = fs::hard_link(&draft, path)
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        panic!("{}: {error}", path.display());
     }
 }
 

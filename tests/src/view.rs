@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::program::children;
 
@@ -87,6 +87,20 @@ impl View {
             view.volatile.extend(moved);
         }
         view
+    }
+
+    /// What is different about `root` and stays so: while anything is, it looks again, for ten seconds. A
+    /// moment passes until everybody is back in the call that they slept in (sigtimedwait(2), for one,
+    /// unblocks what it waits for), and one look in a hundred finds a busy thread with a signal pending.
+    pub fn differences_that_stay(&self, root: i32) -> Vec<String> {
+        let start = Instant::now();
+        loop {
+            let differences = self.differences(&Self::of(root));
+            if differences.is_empty() || start.elapsed() > Duration::from_secs(10) {
+                return differences;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Sentences about every fact that is not the same in `after`.

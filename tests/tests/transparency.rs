@@ -39,9 +39,9 @@ fn checkpoints(lab: &Lab, file: &str, args: &[&str], times: usize, every: Durati
         std::thread::sleep(every.saturating_sub(start.elapsed()));
         assert!(program.is_alive(), "after checkpoint {number}:\n{}", program.output());
     }
-    let after = View::of(program.pid());
-    let mut differences = before.differences(&after);
+    let mut differences = before.differences_that_stay(program.pid());
     if file == "goroutines.go" {
+        let after = View::of(program.pid());
         differences.retain(|difference| !of_its_runtime(difference));
         for kind in [" area ", " status Name"] {
             let [had, has] = [&before, &after].map(|view| view.count(kind));
