@@ -5,6 +5,8 @@ pub(crate) mod collect;
 pub(crate) mod fill;
 pub(crate) mod flags;
 pub(crate) mod foresight;
+pub(crate) mod missing;
 mod origin;
 pub(crate) mod pages;
+pub(crate) mod ranges;
 pub(crate) mod tracker;

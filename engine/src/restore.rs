@@ -24,7 +24,7 @@ use crate::error::{Error, Result, kernel, kernel_io};
 use crate::external::External;
 use crate::image::ImageSource;
 use crate::inventory::{Inventory, OpenFileId, Pid, SpaceId, Tid};
-use crate::memory::fill::Ranges;
+use crate::memory::ranges::Ranges;
 use crate::plan::{Birth, Host, Step, plan};
 use crate::procfs;
 use crate::remote::{Arg, Batch, Caller};

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -123,6 +124,39 @@ impl Reader {
         self.visit(name, visit)
     }
 
+    /// Visits the same in no order, from several threads at once.
+    pub fn scatter(
+        &self,
+        name: &str,
+        visit: &(dyn Fn(u64, &[u8]) -> io::Result<()> + Sync),
+    ) -> Result<()> {
+        let entries = self.entries(name)?;
+        let windows = windows(&entries);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let (mut window, mut chunks) = (Window::default(), Chunks::default());
+            while let Some(entries) = windows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let done = window.fill(self, entries, &mut chunks);
+                if let Err(error) =
+                    done.and_then(|()| self.give(&window, &mut |at, bytes| visit(at, bytes)))
+                {
+                    next.store(windows.len(), Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            Ok(())
+        };
+        if windows.len() < THREADS * AHEAD {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (1..THREADS).map(|_| scope.spawn(work)).collect();
+            let ours = work();
+            let ended = |_| Error::Misuse { what: "a reading thread ended".into() };
+            threads.into_iter().try_fold((), |(), thread| thread.join().map_err(ended)?).and(ours)
+        })
+    }
+
     /// Offset and length of each chunk of a stream, or part of one. No contents are read.
     pub fn extents(&self, name: &str) -> Result<Vec<(u64, u64)>> {
         let entries = self.entries(name)?;
@@ -158,15 +192,9 @@ impl Reader {
     }
 
     fn visit(&self, name: &str, visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> Result<()> {
-        let failed = |source| Error::Io { path: self.store.dir().to_owned(), op: "use", source };
         let entries = self.entries(name)?;
         let windows = windows(&entries);
-        let mut give = |window: &Window| {
-            let mut pieces = window.pieces.iter();
-            pieces.try_for_each(|(at, range)| {
-                visit(*at, window.bytes.get(range.clone()).unwrap_or_default()).map_err(failed)
-            })
-        };
+        let mut give = |window: &Window| self.give(window, visit);
         if windows.len() <= THREADS * AHEAD {
             let (mut window, mut chunks) = (Window::default(), Chunks::default());
             return windows.iter().try_for_each(|entries| {
@@ -200,6 +228,18 @@ impl Reader {
                 spent.lock().unwrap_or_else(PoisonError::into_inner).push(window);
             }
             Ok(())
+        })
+    }
+
+    fn give(
+        &self,
+        window: &Window,
+        visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> Result<()> {
+        let failed = |source| Error::Io { path: self.store.dir().to_owned(), op: "use", source };
+        let mut pieces = window.pieces.iter();
+        pieces.try_for_each(|(at, range)| {
+            visit(*at, window.bytes.get(range.clone()).unwrap_or_default()).map_err(failed)
         })
     }
 

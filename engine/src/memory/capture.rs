@@ -11,10 +11,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::collect::Own;
-use super::fill::{intersect, without};
 use super::foresight::{Witness, is_twin_worth};
 use super::origin::{Copied, Memory, back, by, data, read_file, size, there};
 use super::pages::Ranges;
+use super::ranges::{intersect, without};
 use crate::error::Result;
 use crate::image::{Bulk, Contents, ImageSink, Origin, Run};
 use crate::inventory::{End, Pid, SpaceId};

@@ -12,10 +12,10 @@ use nix::fcntl::{OFlag, open};
 use nix::libc::PROT_EXEC;
 use nix::sys::stat::Mode;
 
-use super::fill::without;
 use super::flags;
 use super::foresight::Foresight;
 use super::pages::{self, Ranges};
+use super::ranges::without;
 use super::tracker::{Tracker, forget_watching};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Backing, Layout, OpenFileId, Pid, Space, Special, Vma};

@@ -1,5 +1,6 @@
 //! Bytes of the image on their way into a blank's memory.
 //!
+//! Pages that are not there yet are made of the bytes ([`Missing`]), where the kernel lets us. Else
 //! `process_vm_writev(2)` writes what is writable; the few pages that are not go through
 //! `/proc/PID/mem`, which asks the area's possibilities only. A blank that was forked from finished
 //! memory has most of its pages already: these are compared, and written only where they differ, so
@@ -7,19 +8,19 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use nix::unistd;
 
+use super::missing::Missing;
+use super::ranges::{Ranges, joined, overlaps};
 use crate::inventory::{Pid, Vma};
 
 const PAGE: usize = 4096;
 
-/// Ranges of pages, ascending, neighbours joined.
-pub(crate) type Ranges = Vec<(u64, u64)>;
-
-/// Writes to the memory of one blank.
+/// Writes to the memory of one blank, from any number of threads.
 #[derive(Debug)]
 pub(crate) struct Fill<'a> {
     pid: Pid,
@@ -27,22 +28,51 @@ pub(crate) struct Fill<'a> {
     vmas: &'a [Vma],
     /// What it has from its maker already.
     inherited: &'a Ranges,
-    /// What has been given to it.
-    pub(crate) filled: Ranges,
-    memory: Option<File>,
+    /// Where pages can be made of bytes.
+    missing: Option<Missing>,
+    /// What has been given to it, in the order in which it came.
+    given: Mutex<Ranges>,
+    memory: OnceLock<File>,
 }
 
 impl<'a> Fill<'a> {
-    pub(crate) fn new(pid: Pid, vmas: &'a [Vma], inherited: &'a Ranges) -> Self {
-        Self { pid, vmas, inherited, filled: Vec::new(), memory: None }
+    pub(crate) fn new(
+        pid: Pid,
+        vmas: &'a [Vma],
+        inherited: &'a Ranges,
+        missing: Option<Missing>,
+    ) -> Self {
+        let (given, memory) = (Mutex::new(Vec::new()), OnceLock::new());
+        Self { pid, vmas, inherited, missing, given, memory }
     }
 
     /// Puts `bytes` at `address`.
-    pub(crate) fn put(&mut self, address: u64, bytes: &[u8]) -> io::Result<()> {
-        add(&mut self.filled, address, address + bytes.len() as u64);
-        if !overlaps(self.inherited, address, address + bytes.len() as u64) {
-            return self.write(address, bytes);
+    pub(crate) fn put(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        let range = (address, address + bytes.len() as u64);
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).push(range);
+        if overlaps(self.inherited, range.0, range.1) {
+            self.differ(address, bytes)
+        } else {
+            self.write(address, bytes)
         }
+    }
+
+    /// Puts zeros from `start` to `end`.
+    pub(crate) fn zero(&self, start: u64, end: u64) -> io::Result<()> {
+        let zeros = [0; PAGE];
+        (start..end).step_by(PAGE).try_for_each(|at| self.write(at, &zeros))
+    }
+
+    /// All bytes have come: what was filled. From now on the kernel makes missing pages by itself again.
+    pub(crate) fn settle(&mut self) -> Ranges {
+        self.missing = None;
+        let given = self.given.get_mut().unwrap_or_else(PoisonError::into_inner);
+        given.sort_unstable();
+        joined(given)
+    }
+
+    /// Puts `bytes` at `address`, where they are not there already.
+    fn differ(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
         // Not by process_vm_readv(2), which makes two of pages that parent and child share.
         let mut there = vec![0; bytes.len()];
         let known = self.memory()?.read_at(&mut there, address).unwrap_or(0);
@@ -60,33 +90,31 @@ impl<'a> Fill<'a> {
         Ok(())
     }
 
-    /// Puts zeros from `start` to `end`.
-    pub(crate) fn zero(&mut self, start: u64, end: u64) -> io::Result<()> {
-        let zeros = [0; PAGE];
-        (start..end).step_by(PAGE).try_for_each(|at| self.write(at, &zeros))
-    }
-
-    fn raw(&self) -> unistd::Pid {
-        unistd::Pid::from_raw(self.pid.0)
-    }
-
-    fn write(&mut self, mut address: u64, mut bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, mut address: u64, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let place = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
-            let remote = [RemoteIoVec { base: place, len: bytes.len() }];
-            let done = match process_vm_writev(self.raw(), &[IoSlice::new(bytes)], &remote) {
-                Ok(done) if done > 0 => done,
-                Ok(_) | Err(Errno::EFAULT) => self.force(address, bytes)?,
-                Err(errno) => return Err(errno.into()),
-            };
+            let made =
+                self.missing.as_ref().map_or(Ok(0), |missing| missing.put(address, bytes))?;
+            let done = if made > 0 { made } else { self.overwrite(address, bytes)? };
             address += done as u64;
             bytes = bytes.get(done..).unwrap_or_default();
         }
         Ok(())
     }
 
+    /// Writes the start of `bytes`, or all; how many it were.
+    fn overwrite(&self, address: u64, bytes: &[u8]) -> io::Result<usize> {
+        let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+        let remote = [RemoteIoVec { base, len: bytes.len() }];
+        let pid = unistd::Pid::from_raw(self.pid.0);
+        match process_vm_writev(pid, &[IoSlice::new(bytes)], &remote) {
+            Ok(done) if done > 0 => Ok(done),
+            Ok(_) | Err(Errno::EFAULT) => self.force(address, bytes),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// At most to the end of the area: the next one may be writable.
-    fn force(&mut self, address: u64, bytes: &[u8]) -> io::Result<usize> {
+    fn force(&self, address: u64, bytes: &[u8]) -> io::Result<usize> {
         let vma = self.vmas.iter().find(|vma| vma.start <= address && address < vma.end);
         let vma = vma.ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("no area at {address:#x}"))
@@ -98,12 +126,13 @@ impl<'a> Fill<'a> {
         }
     }
 
-    fn memory(&mut self) -> io::Result<&File> {
-        if self.memory.is_none() {
+    fn memory(&self) -> io::Result<&File> {
+        if self.memory.get().is_none() {
             let path = format!("/proc/{}/mem", self.pid);
-            self.memory = Some(File::options().read(true).write(true).open(path)?);
+            // Whoever comes second closes theirs.
+            let _ = self.memory.set(File::options().read(true).write(true).open(path)?);
         }
-        self.memory.as_ref().ok_or_else(|| Errno::EIO.into())
+        self.memory.get().ok_or_else(|| Errno::EIO.into())
     }
 }
 
@@ -119,61 +148,9 @@ fn run(wanted: &[u8], seen: &[u8]) -> (usize, bool) {
     (((1 + same) * PAGE).min(wanted.len()), first)
 }
 
-/// Adds a range behind, or at, the last one.
-fn add(ranges: &mut Ranges, start: u64, end: u64) {
-    match ranges.last_mut() {
-        Some(last) if last.1 >= start => last.1 = last.1.max(end),
-        _ => ranges.push((start, end)),
-    }
-}
-
-/// Whether any of `ranges` meets this one.
-pub(super) fn overlaps(ranges: &Ranges, start: u64, end: u64) -> bool {
-    let at = ranges.partition_point(|range| range.1 <= start);
-    ranges.get(at).is_some_and(|range| range.0 < end)
-}
-
-/// What of `ranges` is within `within`.
-pub(crate) fn intersect(ranges: &Ranges, within: &Ranges) -> Ranges {
-    let mut found = Vec::new();
-    for &(start, end) in within {
-        let first = ranges.partition_point(|range| range.1 <= start);
-        for &(a, b) in ranges.iter().skip(first).take_while(|range| range.0 < end) {
-            found.push((a.max(start), b.min(end)));
-        }
-    }
-    found
-}
-
-/// What of `ranges` is not in `others`.
-pub(crate) fn without(ranges: &Ranges, others: &Ranges) -> Ranges {
-    let mut left = Vec::new();
-    for &(mut start, end) in ranges {
-        let first = others.partition_point(|range| range.1 <= start);
-        for &(a, b) in others.iter().skip(first).take_while(|range| range.0 < end) {
-            if a > start {
-                left.push((start, a));
-            }
-            start = start.max(b);
-        }
-        if start < end {
-            left.push((start, end));
-        }
-    }
-    left
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_meet_and_part() {
-        let (a, b) = (vec![(0, 4), (6, 9)], vec![(2, 7)]);
-        assert_eq!(intersect(&a, &b), [(2, 4), (6, 7)]);
-        assert_eq!(without(&a, &b), [(0, 2), (7, 9)]);
-        assert!(overlaps(&a, 3, 5) && !overlaps(&a, 4, 6));
-    }
 
     #[test]
     fn only_pages_that_differ_are_written() {

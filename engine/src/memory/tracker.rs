@@ -14,13 +14,13 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::fill::{intersect, overlaps};
 use super::pages::{REGIONS, Ranges, USER};
+use super::ranges::{intersect, joined, overlaps};
 use crate::error::{Result, kernel, kernel_io};
 use crate::inventory::{Backing, Pid, SpaceId, Vma};
 use crate::procfs::smaps::Area;
 use crate::sys::pagemap::{self, PRESENT, Region, SWAPPED, WPALLOWED, WRITTEN, Which};
-use crate::sys::userfaultfd;
+use crate::sys::userfaultfd::{self, Watch};
 
 /// Watches over a space of the last snapshot.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Tracker {
         let fd = self.fd.as_fd();
         // Areas that mremap(2) was at may be watched no more, and yet have marks left on pages (seen on 6.18):
         // marked, and written all the same, these would never count as written.
-        userfaultfd::register(fd, area).is_ok()
+        userfaultfd::register(fd, area, Watch::Protected).is_ok()
             && (known || !is_marked(pagemap, area) || userfaultfd::unprotect(fd, area).is_ok())
     }
 }
@@ -141,18 +141,6 @@ pub(super) fn expected(tracker: &Tracker) -> u64 {
     if scanned.is_ok() { bytes } else { 0 }
 }
 
-/// Ascending ranges, those that touch or overlap joined.
-fn joined(ranges: &Ranges) -> Ranges {
-    let mut all = Ranges::new();
-    for (start, end) in ranges {
-        match all.last_mut() {
-            Some(last) if last.1 >= *start => last.1 = last.1.max(*end),
-            _ => all.push((*start, *end)),
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +154,7 @@ mod tests {
         batch.call("userfaultfd", SYS_userfaultfd, [1.into()]);
         let number = Here.perform(&batch).unwrap()[0].value().unwrap();
         let fd = Here.steal(RemoteFd(i32::try_from(number).unwrap())).unwrap();
-        userfaultfd::agree(fd.as_fd()).unwrap();
+        userfaultfd::agree(fd.as_fd(), userfaultfd::TRACKING).unwrap();
         let pid = Pid(std::process::id().cast_signed());
         let mut tracker = Tracker { pid, space: SpaceId(0), fd, told: Told::default() };
         // So much is always fresh from the kernel.

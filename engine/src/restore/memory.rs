@@ -15,7 +15,9 @@ use crate::error::{Error, Result, kernel_io};
 use crate::image::Contents;
 use crate::inventory::{Backing, ObjectId, OpenFileId, Pid, Space, SpaceId, Special, Vma};
 use crate::memory::areas;
-use crate::memory::fill::{Fill, Ranges, intersect, without};
+use crate::memory::fill::Fill;
+use crate::memory::missing::Missing;
+use crate::memory::ranges::{Ranges, intersect, without};
 use crate::remote::{Arg, Batch, Caller, RemoteFd};
 use crate::tracee::vdso_image_end;
 
@@ -184,9 +186,12 @@ impl Restorer<'_> {
         let kept: Ranges =
             space.vmas.iter().filter(private).map(|vma| (vma.start, vma.end)).collect();
         let inherited = intersect(&before, &kept);
-        let mut fill = Fill::new(pid, &space.vmas, &inherited);
-        self.image.bytes(Contents::Space(id), &mut |address, bytes| fill.put(address, bytes))?;
-        let filled = std::mem::take(&mut fill.filled);
+        let mut loan = self.blanks.caller(tid(pid))?;
+        let missing = Missing::of(&mut loan, &space.vmas, &inherited, &space.written)?;
+        drop(loan);
+        let mut fill = Fill::new(pid, &space.vmas, &inherited, missing);
+        self.image.scatter(Contents::Space(id), &|address, bytes| fill.put(address, bytes))?;
+        let filled = fill.settle();
         // What shows the parent's pages, or the file's, but is to read as zeros.
         for (start, end) in without(&space.written, &filled) {
             fill.zero(start, end)?;

@@ -27,7 +27,7 @@ impl Tree {
         let mut loan = self.borrow(Tid(pid.0))?;
         let made = loan.userfaultfd();
         loan.finish()?;
-        Ok(made?.filter(|fd| userfaultfd::agree(fd.as_fd()).is_ok()))
+        Ok(made?.filter(|fd| userfaultfd::agree(fd.as_fd(), userfaultfd::TRACKING).is_ok()))
     }
 }
 

@@ -1,9 +1,9 @@
 //! The engine's ports on the store's streams: `space/N`, `object/N/E`, `file/N`.
-use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use engine::image::{Contents, ImageSink, ImageSource, Origin, Run, decode, encode};
+use engine::image::{Contents, ImageSink, ImageSource, Origin, Run, Scattered, decode, encode};
 use engine::inventory::Inventory;
 use store::{Reader, Writer};
 
@@ -100,14 +100,14 @@ impl ImageSink for Sink<'_> {
 /// Where a restore comes from.
 pub(super) struct Source<'a> {
     reader: Reader,
-    meter: RefCell<Meter<'a>>,
+    meter: Mutex<Meter<'a>>,
 }
 
 impl<'a> Source<'a> {
     pub(super) fn new(reader: Reader, tell: Tell<'a>) -> Self {
         let mut meter = Meter::new(tell);
         meter.about(reader.snapshot().meta.memory_bytes);
-        Self { reader, meter: RefCell::new(meter) }
+        Self { reader, meter: Mutex::new(meter) }
     }
 }
 
@@ -115,6 +115,10 @@ impl Source<'_> {
     /// Finds damage before anything depends on there being none.
     pub(super) fn check(&self) -> store::Result<()> {
         self.reader.check()
+    }
+
+    fn passed(&self, bytes: &[u8]) {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).passed(bytes.len());
     }
 }
 
@@ -135,7 +139,14 @@ impl ImageSource for Source<'_> {
         visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         Ok(self.reader.stream(&name(of), &mut |at, bytes| {
-            self.meter.borrow_mut().passed(bytes.len());
+            self.passed(bytes);
+            visit(at, bytes)
+        })?)
+    }
+
+    fn scatter(&self, of: Contents, visit: Scattered<'_>) -> io::Result<()> {
+        Ok(self.reader.scatter(&name(of), &|at, bytes| {
+            self.passed(bytes);
             visit(at, bytes)
         })?)
     }

@@ -7,7 +7,7 @@ use crate::wire::Progress;
 const PACE: Duration = Duration::from_millis(100);
 
 /// Whom to tell.
-pub type Tell<'a> = &'a mut dyn FnMut(Progress);
+pub type Tell<'a> = &'a mut (dyn FnMut(Progress) + Send);
 
 pub(super) struct Meter<'a> {
     tell: Tell<'a>,
