@@ -27,36 +27,21 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    /// Of a blank with these areas, which has some of its memory already, and of which `wanted` is to be
-    /// filled. `None`: there is too little, or the kernel does not let us.
+    /// Of a blank with these areas, which has some of its memory already. `None`: there is too little, or the
+    /// kernel does not let us.
     pub(crate) fn of(
         blank: &mut dyn Caller,
         vmas: &[Vma],
         inherited: &Ranges,
-        wanted: &Ranges,
     ) -> Result<Option<Self>> {
-        if wanted.iter().map(|(start, end)| end - start).sum::<u64>() < WORTH {
+        let fresh = |vma: &&Vma| is_plain(vma) && !overlaps(inherited, vma.start, vma.end);
+        let areas: Ranges = vmas.iter().filter(fresh).map(|vma| (vma.start, vma.end)).collect();
+        if areas.iter().map(|(start, end)| end - start).sum::<u64>() < WORTH {
             return Ok(None);
         }
-        let mut batch = Batch::default();
-        let how = i64::from(O_CLOEXEC | O_NONBLOCK) | userfaultfd::USER_MODE_ONLY.cast_signed();
-        batch.call("userfaultfd", libc::SYS_userfaultfd, [how.into()]);
-        let made = blank.perform(&batch)?.first().and_then(|reply| reply.value().ok());
-        let Some(number) = made.and_then(|number| i32::try_from(number).ok()) else {
-            return Ok(None);
-        };
-        let fd = blank.steal(RemoteFd(number))?;
-        if userfaultfd::agree(fd.as_fd(), 0).is_err() {
-            return Ok(None);
-        }
-        let areas = vmas.iter().filter(|vma| {
-            is_plain(vma)
-                && !overlaps(inherited, vma.start, vma.end)
-                && overlaps(wanted, vma.start, vma.end)
-        });
-        let areas = areas.map(|vma| (vma.start, vma.end));
+        let Some(fd) = userfaultfd_of(blank)? else { return Ok(None) };
         let watched = |area: &_| userfaultfd::register(fd.as_fd(), *area, Watch::Missing).is_ok();
-        let areas = areas.filter(watched).collect();
+        let areas = areas.into_iter().filter(watched).collect();
         Ok(Some(Self { fd, areas }))
     }
 
@@ -75,6 +60,17 @@ impl Missing {
             done => Ok(done?),
         }
     }
+}
+
+/// One that speaks of the memory of `blank`, and is ours alone.
+fn userfaultfd_of(blank: &mut dyn Caller) -> Result<Option<OwnedFd>> {
+    let mut batch = Batch::default();
+    let how = i64::from(O_CLOEXEC | O_NONBLOCK) | userfaultfd::USER_MODE_ONLY.cast_signed();
+    batch.call("userfaultfd", libc::SYS_userfaultfd, [how.into()]);
+    let made = blank.perform(&batch)?.first().and_then(|reply| reply.value().ok());
+    let Some(number) = made.and_then(|number| i32::try_from(number).ok()) else { return Ok(None) };
+    let fd = blank.steal(RemoteFd(number))?;
+    Ok(Some(fd).filter(|fd| userfaultfd::agree(fd.as_fd(), 0).is_ok()))
 }
 
 /// Nothing lies under it, and its pages are of the usual size and kind.
@@ -102,9 +98,8 @@ mod tests {
         let (backing, flags) = (Backing::Anonymous, Vec::new());
         let vmas = [Vma { start: base, end, prot: 3, shared: false, backing, flags, name: None }];
         let (none, all) = (Ranges::new(), vec![(base, end)]);
-        let little = vec![(base, base + 4096)];
-        assert!(Missing::of(&mut Here, &vmas, &none, &little).unwrap().is_none());
-        let missing = Missing::of(&mut Here, &vmas, &none, &all).unwrap().unwrap();
+        assert!(Missing::of(&mut Here, &vmas, &all).unwrap().is_none(), "nothing is missing");
+        let missing = Missing::of(&mut Here, &vmas, &none).unwrap().unwrap();
         assert_eq!(missing.put(base - 4096, &[1; 4096]).unwrap(), 0, "not its area");
         assert_eq!(missing.put(base + 4096, &[1; 8192]).unwrap(), 8192);
         assert_eq!(missing.put(base, &[2; 3 * PAGE]).unwrap(), 4096, "up to what is there");
