@@ -3,6 +3,8 @@
 //! Pages that hold what looks drawn by lot (what is compressed or encrypted already) stand beside others
 //! in most programs. To compress them takes most of the time and saves nothing, so a look at a few of its
 //! bytes decides for each page.
+use lz4::block;
+
 /// BLAKE3 of the bytes before compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Name(pub(crate) [u8; 32]);
@@ -44,7 +46,8 @@ impl Name {
 
 /// How many bytes [`Compressor::compress`] may need.
 pub(crate) fn room_for(len: usize) -> usize {
-    size_of::<Mask>() + lz4_flex::block::get_maximum_output_size(len)
+    // Of what is too long for a block, none can be made.
+    size_of::<Mask>() + block::compress_bound(len).unwrap_or(0)
 }
 
 /// A bit for each page of a chunk, the first lowest: set if it is as it is.
@@ -63,7 +66,7 @@ impl Compressor {
     pub(crate) fn compress(&mut self, bytes: &[u8], room: &mut [u8]) -> Option<(Codec, usize)> {
         let pays = |(codec, len)| (len < bytes.len() - bytes.len() / 8).then_some((codec, len));
         if bytes.len() > LARGEST {
-            return pays((Codec::Lz4, lz4_flex::block::compress_into(bytes, room).ok()?));
+            return pays((Codec::Lz4, lz4(bytes, room)?));
         }
         let mut mask: Mask = 0;
         for (page, bytes) in bytes.chunks(PAGE).enumerate() {
@@ -71,7 +74,7 @@ impl Compressor {
         }
         match bytes.len().div_ceil(PAGE) - mask.count_ones() as usize {
             0 => None,
-            _ if mask == 0 => pays((Codec::Lz4, lz4_flex::block::compress_into(bytes, room).ok()?)),
+            _ if mask == 0 => pays((Codec::Lz4, lz4(bytes, room)?)),
             _ => pays((Codec::Pages, self.pages(bytes, mask, room)?)),
         }
     }
@@ -81,13 +84,22 @@ impl Compressor {
         of_mask(bytes, mask, false).for_each(|page| self.pages.extend_from_slice(page));
         let (head, body) = room.split_first_chunk_mut()?;
         *head = mask.to_le_bytes();
-        let mut end = lz4_flex::block::compress_into(&self.pages, body).ok()?;
+        let mut end = lz4(&self.pages, body)?;
         for page in of_mask(bytes, mask, true) {
             body.get_mut(end..end + page.len())?.copy_from_slice(page);
             end += page.len();
         }
         Some(head.len() + end)
     }
+}
+
+fn lz4(bytes: &[u8], room: &mut [u8]) -> Option<usize> {
+    block::compress_to_buffer(bytes, None, false, room).ok()
+}
+
+fn unlz4(stored: &[u8], room: &mut [u8]) -> Option<usize> {
+    let len = i32::try_from(room.len()).ok()?;
+    block::decompress_to_buffer(stored, Some(len), room).ok()
 }
 
 /// Pages whose bit is set, or not.
@@ -121,7 +133,7 @@ pub(crate) fn unpack(codec: Codec, stored: &[u8], raw: usize, into: &mut Vec<u8>
         Codec::Lz4 => {
             into.resize(before + raw, 0);
             let room = into.get_mut(before..).unwrap_or_default();
-            let done = lz4_flex::block::decompress_into(stored, room).ok()?;
+            let done = unlz4(stored, room)?;
             into.truncate(before + done);
         }
         Codec::Pages => {
@@ -140,7 +152,7 @@ fn unpack_pages(stored: &[u8], into: &mut [u8]) -> Option<()> {
     let as_they_are: usize = of_mask(into, mask, true).map(<[u8]>::len).sum();
     let (packed, mut rest) = body.split_at_checked(body.len().checked_sub(as_they_are)?)?;
     let mut from = as_they_are;
-    let done = lz4_flex::block::decompress_into(packed, into.get_mut(from..)?).ok()?;
+    let done = unlz4(packed, into.get_mut(from..)?)?;
     let whole = done == into.len() - from;
     for (page, at) in (0..into.len()).step_by(PAGE).enumerate().take_while(|_| whole) {
         let end = into.len().min(at + PAGE);
