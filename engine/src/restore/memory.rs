@@ -186,9 +186,7 @@ impl Restorer<'_> {
         let kept: Ranges =
             space.vmas.iter().filter(private).map(|vma| (vma.start, vma.end)).collect();
         let inherited = intersect(&before, &kept);
-        let mut loan = self.blanks.caller(tid(pid))?;
-        let missing = Missing::of(&mut loan, &space.vmas, &inherited)?;
-        drop(loan);
+        let missing = Missing::of(&mut self.blanks.caller(tid(pid))?, &space.vmas, &inherited)?;
         let mut fill = Fill::new(pid, &space.vmas, &inherited, missing);
         self.image.scatter(Contents::Space(id), &|address, bytes| fill.put(address, bytes))?;
         let filled = fill.settle();
