@@ -28,7 +28,7 @@ use crate::inventory::{
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
 use crate::memory::foresight::{self, TWIN_FROM, Witness, private};
-use crate::memory::tracker::{Told, Tracker};
+use crate::memory::tracker::{Kind, Tracker, soft_dirty};
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
@@ -323,12 +323,16 @@ impl Work<'_> {
         let Some(trackers) = self.options.trackers else { return Ok(None) };
         let known = trackers.iter().find(|one| (one.pid, one.space) == (pid, space));
         if let Some(known) = known.filter(|known| known.watches()) {
-            let fd = known.fd.try_clone().map_err(kernel_io("fcntl"))?;
-            return Ok(Some(Tracker { pid, space, fd, told: known.told.clone() }));
+            return known.try_clone().map(Some).map_err(kernel_io("fcntl"));
         }
-        let small = private(pid) < TWIN_FROM;
-        let fd = if small || !self.obstacles.is_empty() { None } else { tree.userfaultfd(pid)? };
-        Ok(fd.map(|fd| Tracker { pid, space, fd, told: Told::default() }))
+        if private(pid) < TWIN_FROM || !self.obstacles.is_empty() {
+            return Ok(None);
+        }
+        if let Some(fd) = soft_dirty::begin(pid)? {
+            return Ok(Some(Tracker::new(pid, space, Kind::SoftDirty, fd)));
+        }
+        let fd = tree.userfaultfd(pid)?;
+        Ok(fd.map(|fd| Tracker::new(pid, space, Kind::WriteProtect, fd)))
     }
 
     #[tracing::instrument(level = "trace", skip_all)]

@@ -74,7 +74,7 @@ pub const FEATURES: &[Feature] = &[
         "soft-dirty",
         "tracking changed pages",
         "use a kernel with CONFIG_MEM_SOFT_DIRTY",
-        || has_soft_dirty().unwrap_or(false),
+        has_soft_dirty,
     ),
     liked("write-protect", "tracking changed pages", "use a kernel since 6.7", || {
         kernel_at_least(6, 7) && std::path::Path::new("/dev/userfaultfd").exists()
@@ -143,7 +143,11 @@ fn can_scan() -> Option<()> {
 }
 
 /// Bit 55 of a page just written says so where the kernel keeps it (`pagemap.rst`).
-fn has_soft_dirty() -> Option<bool> {
+pub(crate) fn has_soft_dirty() -> bool {
+    is_fresh_marked().unwrap_or(false)
+}
+
+fn is_fresh_marked() -> Option<bool> {
     use std::os::unix::fs::FileExt;
     let fresh = Box::new([1_u8; 4096]);
     let address = std::hint::black_box(fresh.as_ptr()).addr() as u64;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use engine::external::External;
 use engine::inventory::{Pid, SpaceId};
 use engine::passing;
-use engine::session::{Told, Tracker};
+use engine::session::{Kind, Told, Tracker};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -114,7 +114,11 @@ fn take(
 
 /// Gives who watches to the shim, before the next worker wants to have it.
 fn keep(shim: &mut Channel, watch: &Watch) -> Result<()> {
-    let watched = |one: &Tracker| Watched { pid: one.pid.0, space: one.space.0 };
+    let watched = |one: &Tracker| Watched {
+        pid: one.pid.0,
+        space: one.space.0,
+        soft_dirty: one.kind == Kind::SoftDirty,
+    };
     let trackers: Vec<_> = watch.trackers.iter().take(MOST_WATCHED).collect();
     let spaces = trackers.iter().map(|one| watched(one)).collect();
     let of = Some(to_shim::Of::Watch(Watching { seq: watch.seq, spaces }));
@@ -164,7 +168,8 @@ fn given(shim: &mut Channel) -> Result<Given> {
     let externals = names.keys.into_iter().filter_map(with_fd).collect();
     let mut tracker = |watched: Watched| {
         let (pid, space) = (Pid(watched.pid), SpaceId(watched.space));
-        Some(Tracker { pid, space, fd: shim.take_passed()?, told: Told::default() })
+        let kind = if watched.soft_dirty { Kind::SoftDirty } else { Kind::WriteProtect };
+        Some(Tracker { pid, space, kind, fd: shim.take_passed()?, told: Told::default() })
     };
     let watching = names.watching.map(|watching| Watch {
         seq: watching.seq,

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use super::collect::{kept, refused};
 use super::flags;
-use super::tracker::{self, Tracker, forget_watching};
+use super::tracker::Tracker;
+use super::tracker::write_protect::forget_watching;
 use crate::error::{Error, Obstacle, Result};
 use crate::inventory::{Pid, Space, SpaceId, Vma};
 use crate::procfs;
@@ -41,7 +42,7 @@ impl Foresight {
     pub fn of(pids: impl IntoIterator<Item = Pid>, trackers: &[Tracker]) -> Self {
         let large = pids.into_iter().filter(|pid| private(*pid) >= TWIN_FROM);
         let told = |pid| Some((pid, procfs::text(format!("/proc/{pid}/smaps")).ok()?));
-        let changed = trackers.iter().map(|one| (one.pid, tracker::expected(one)));
+        let changed = trackers.iter().map(|one| (one.pid, one.expected()));
         Self { told: large.filter_map(told).collect(), changed: changed.collect() }
     }
 

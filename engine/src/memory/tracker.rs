@@ -1,26 +1,27 @@
 //! Which pages of a space have changed since its last snapshot.
 //!
-//! The kernel keeps pages write-protected for a userfaultfd, takes the protection off at the first write, and
-//! tells by `PAGEMAP_SCAN` of which it has. Where nobody watched over an area, because it is new, was moved, or
-//! came by exec(2), all pages count as changed; pages that are gone are not among those that there are. When
-//! the userfaultfd is closed, by whose death ever, the kernel forgets all of it: nothing is known then.
+//! The kernel remembers it between snapshots, in one of two ways ([`Kind`]), for as long as somebody holds a
+//! descriptor of the tracker's. When that is closed, by whose death ever, nothing is known: all has changed.
+//! Pages that are gone are not among those that there are.
 //!
-//! What a loan later in the same pause has the kernel write (rseq) counts as written next time; the kernel makes
-//! it anew whenever a thread goes on.
+//! What a loan later in the same pause has the kernel write (rseq) counts as written next time; the kernel
+//! makes it anew whenever a thread goes on.
 //!
 //! Not for memory that can change in other ways: shared memory, of which others have views, is none of a
 //! space's own pages, and AIO, `io_uring` and devices, which pin pages, are refused.
-//! Kernel: `Documentation/admin-guide/mm/userfaultfd.rst` and `pagemap.rst`, since 6.7.
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+pub(crate) mod soft_dirty;
+pub(crate) mod write_protect;
 
-use super::pages::{REGIONS, Ranges, USER};
-use super::ranges::{intersect, joined, overlaps};
-use crate::error::{Result, kernel, kernel_io};
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use self::soft_dirty::SoftDirty;
+use self::write_protect::WriteProtect;
+use super::pages::USER;
+use super::ranges::{Ranges, intersect, joined};
+use crate::error::Result;
 use crate::inventory::{Backing, Pid, SpaceId, Vma};
-use crate::procfs::smaps::Area;
-use crate::sys::pagemap::{self, PRESENT, Region, SWAPPED, WPALLOWED, WRITTEN, Which};
-use crate::sys::userfaultfd::{self, Watch};
 
 /// Watches over a space of the last snapshot.
 #[derive(Debug)]
@@ -29,163 +30,86 @@ pub struct Tracker {
     pub pid: Pid,
     /// Which it was in that snapshot.
     pub space: SpaceId,
-    /// The userfaultfd.
+    /// How.
+    pub kind: Kind,
+    /// What it lasts as long as: a userfaultfd, or the space's pagemap.
     pub fd: OwnedFd,
     /// What it has told since then, for an image that came to nothing: it will not tell it again.
     pub told: Told,
+}
+
+/// What the kernel remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Marks on pages that were written.
+    SoftDirty,
+    /// Pages that are still protected from writing.
+    WriteProtect,
 }
 
 /// Pages that have changed.
 #[derive(Debug, Clone, Default)]
 pub struct Told(Ranges);
 
+/// A way to know what has changed.
+pub(crate) trait Method {
+    /// Whether it is this process's memory still that is watched, and nobody has interfered.
+    fn watches(&self, of: &Tracker) -> bool;
+    /// Which pages of a stopped process have changed since the last time, of those that it has of its own, or
+    /// more; from now on, it is since now.
+    fn changed(&self, of: &Tracker, vmas: &[Vma], own: &Ranges) -> Result<Ranges>;
+    /// How many bytes of a running process were written since the last time, about.
+    fn expected(&self, of: &Tracker) -> u64;
+}
+
+impl Kind {
+    fn method(self) -> &'static dyn Method {
+        match self {
+            Self::SoftDirty => &SoftDirty,
+            Self::WriteProtect => &WriteProtect,
+        }
+    }
+}
+
 impl Tracker {
-    /// Whether it watches over any area of the process, as it does unless that has executed another program.
+    /// One that knows nothing yet.
+    pub(crate) fn new(pid: Pid, space: SpaceId, kind: Kind, fd: OwnedFd) -> Self {
+        Self { pid, space, kind, fd, told: Told(vec![(0, USER)]) }
+    }
+
+    /// The same once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, told: self.told.clone(), ..*self })
+    }
+
+    /// Whether it still knows what has changed. A process that has executed another program is not watched.
     pub(crate) fn watches(&self) -> bool {
-        File::open(pagemap_of(self.pid)).is_ok_and(|pagemap| is_watched(&pagemap, (0, USER)))
+        self.kind.method().watches(self)
     }
 
     /// Of the pages that a stopped process has of its own, those that have changed since the last time;
     /// from now on, it is since now.
     pub(super) fn changed(&mut self, vmas: &[Vma], own: &Ranges) -> Result<Ranges> {
-        let pagemap = File::open(pagemap_of(self.pid)).map_err(kernel_io("open"))?;
-        let (mut ours, mut changed) = (Ranges::new(), Ranges::new());
-        for vma in vmas.iter().filter(|vma| overlaps(own, vma.start, vma.end)) {
-            let area = (vma.start, vma.end);
-            let known = is_watched(&pagemap, area);
-            // Somebody else may watch over it, or nobody be able to: then it changes each time.
-            let registered = can_be_watched(vma) && self.watch(&pagemap, area, known);
-            if registered {
-                ours.push(area);
-            }
-            if !registered || !known {
-                changed.push(area);
-            }
-        }
-        changed.extend(written(&pagemap, &ours).map_err(kernel("ioctl(PAGEMAP_SCAN)"))?);
+        let mut changed = self.kind.method().changed(self, vmas, own)?;
         changed.append(&mut self.told.0);
         changed.sort_unstable();
         self.told = Told(joined(&changed));
         Ok(intersect(own, &self.told.0))
     }
-}
 
-impl Tracker {
-    fn watch(&self, pagemap: &File, area: (u64, u64), known: bool) -> bool {
-        let fd = self.fd.as_fd();
-        // Areas that mremap(2) was at may be watched no more, and yet have marks left on pages (seen on 6.18):
-        // marked, and written all the same, these would never count as written.
-        userfaultfd::register(fd, area, Watch::Protected).is_ok()
-            && (known || !is_marked(pagemap, area) || userfaultfd::unprotect(fd, area).is_ok())
+    /// How many bytes of a running process were written since the last time, about.
+    pub(super) fn expected(&self) -> u64 {
+        self.kind.method().expected(self)
     }
 }
 
-/// Pages of files are left out, though they can be watched. One that was dropped (`MADV_DONTNEED`) stays
-/// protected, and a write that is stopped between its two faults finds the file's contents in it, as if
-/// nobody had written: `set_pte_range()` in the kernel's `mm/memory.c`.
+/// Pages of files are left out. One that was dropped (`MADV_DONTNEED`) stays protected, and a write that is
+/// stopped between its two faults finds the file's contents in it, as if nobody had written:
+/// `set_pte_range()` in the kernel's `mm/memory.c`.
 fn can_be_watched(vma: &Vma) -> bool {
     !vma.shared && vma.backing == Backing::Anonymous
 }
 
 fn pagemap_of(pid: Pid) -> String {
     format!("/proc/{pid}/pagemap")
-}
-
-/// Pages of these areas that were written; they are protected from now on.
-fn written(pagemap: &File, areas: &Ranges) -> nix::Result<Ranges> {
-    let (all, any) = (WPALLOWED | WRITTEN, PRESENT | SWAPPED);
-    let which = Which { all, any, protect: true, ..Which::default() };
-    let (mut found, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
-    for area in joined(areas) {
-        pagemap::scan_all(pagemap.as_fd(), area, which, &mut room, &mut found)?;
-    }
-    Ok(found.iter().map(|region| (region.start, region.end)).collect())
-}
-
-/// Whether a page counts as not written.
-fn is_marked(pagemap: &File, area: (u64, u64)) -> bool {
-    let any = PRESENT | SWAPPED;
-    let which = Which { not: WRITTEN, any, one: true, ..Which::default() };
-    !matches!(pagemap::scan(pagemap.as_fd(), area, which, &mut [Region::default()]), Ok((0, _)))
-}
-
-/// Whether writes to a range are watched, and go on by themselves.
-fn is_watched(pagemap: &File, range: (u64, u64)) -> bool {
-    let which = Which { all: WPALLOWED, one: true, ..Which::default() };
-    matches!(pagemap::scan(pagemap.as_fd(), range, which, &mut [Region::default()]), Ok((1, _)))
-}
-
-/// Areas that are only watched for writes are as any others, whoever does it: it is no state of the program's.
-/// Whether that is all that a userfaultfd does with any of them.
-pub(super) fn forget_watching(pid: Pid, areas: &mut [Area<'_>]) -> bool {
-    let mut pagemap = None;
-    for area in areas.iter_mut().filter(|area| area.flags.contains(&"uw")) {
-        let pagemap = pagemap.get_or_insert_with(|| File::open(pagemap_of(pid)));
-        match pagemap {
-            Ok(pagemap) if is_watched(pagemap, (area.start, area.end)) => {
-                area.flags.retain(|flag| *flag != "uw");
-            }
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// How many bytes of a running process were written since the last time.
-pub(super) fn expected(tracker: &Tracker) -> u64 {
-    let Ok(pagemap) = File::open(pagemap_of(tracker.pid)) else { return 0 };
-    let which = Which { all: WPALLOWED | WRITTEN, any: PRESENT | SWAPPED, ..Which::default() };
-    let (mut found, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
-    let scanned = pagemap::scan_all(pagemap.as_fd(), (0, USER), which, &mut room, &mut found);
-    let bytes = found.iter().map(|region| region.end - region.start).sum();
-    if scanned.is_ok() { bytes } else { 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::remote::{Batch, Caller, RemoteFd};
-    use crate::sys::here::Here;
-    use nix::libc::SYS_userfaultfd;
-
-    #[test]
-    fn only_what_was_written_since_has_changed() {
-        let mut batch = Batch::default();
-        batch.call("userfaultfd", SYS_userfaultfd, [1.into()]);
-        let number = Here.perform(&batch).unwrap()[0].value().unwrap();
-        let fd = Here.steal(RemoteFd(i32::try_from(number).unwrap())).unwrap();
-        userfaultfd::agree(fd.as_fd(), userfaultfd::TRACKING).unwrap();
-        let pid = Pid(std::process::id().cast_signed());
-        let mut tracker = Tracker { pid, space: SpaceId(0), fd, told: Told::default() };
-        // So much is always fresh from the kernel.
-        let mut room = vec![1_u8; 40 << 20];
-        let base = (room.as_ptr().expose_provenance() as u64).next_multiple_of(4096);
-        let offset = usize::try_from(base).unwrap() - room.as_ptr().expose_provenance();
-        let (backing, flags) = (Backing::Anonymous, Vec::new());
-        let end = base + (39 << 20);
-        let vma = Vma { start: base, end, prot: 3, shared: false, backing, flags, name: None };
-        let own = vec![(base, end)];
-        let changed =
-            |tracker: &mut Tracker| tracker.changed(std::slice::from_ref(&vma), &own).unwrap();
-        assert!(!tracker.watches());
-        assert_eq!(changed(&mut tracker), own, "nothing was known before");
-        let mut smaps = [Area { start: base, end, flags: vec!["rd", "uw"], ..Area::default() }];
-        assert!(tracker.watches() && forget_watching(pid, &mut smaps));
-        assert_eq!(smaps[0].flags, ["rd"]);
-        assert_eq!(changed(&mut tracker), own, "no image was taken since");
-        tracker.told = Told::default();
-        assert_eq!(changed(&mut tracker), []);
-        for page in [3, 4, 900] {
-            room[offset + page * 4096 + 17] = 2;
-        }
-        assert_eq!(expected(&tracker), 3 * 4096);
-        let page = |number: u64| base + number * 4096;
-        assert_eq!(changed(&mut tracker), [(page(3), page(5)), (page(900), page(901))]);
-        tracker.told = Told::default();
-        assert_eq!(changed(&mut tracker), []);
-        drop(tracker);
-        smaps[0].flags.push("uw");
-        assert!(!forget_watching(pid, &mut smaps), "who closes it undoes all");
-        assert_eq!(room[offset + 900 * 4096 + 17], 2);
-    }
 }

@@ -43,6 +43,11 @@ impl<'a> Stat<'a> {
         self.field(38)
     }
 
+    /// Where the environment ends.
+    pub(crate) fn environment_end(&self) -> Result<u64> {
+        self.field(51)
+    }
+
     /// `struct prctl_mm_map`'s addresses, in its order; the sixth, `brk`, is told by brk(2) only.
     pub(crate) fn layout(&self, brk: u64) -> Result<[u64; 11]> {
         let mut words = [0; 11];
@@ -76,6 +81,7 @@ mod tests {
         assert_eq!(stat.exit_signal().unwrap(), nix::libc::SIGCHLD);
         let [start_code, end_code, .., env_start, env_end] = stat.layout(5).unwrap();
         assert!(start_code < end_code && env_start < env_end);
+        assert_eq!(stat.environment_end().unwrap(), env_end);
         assert_eq!(stat.layout(5).unwrap()[5], 5);
     }
 }

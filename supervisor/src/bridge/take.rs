@@ -11,7 +11,7 @@ use engine::external::External;
 use engine::family;
 use engine::files::{Capture, Files, Selection, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
-use engine::session::{self, Captured, Foresight, Frozen, Told, Tracker as Tracking};
+use engine::session::{self, Captured, Foresight, Frozen, Kind, Told, Tracker as Tracking};
 use prost::Message;
 use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
 
@@ -180,7 +180,11 @@ fn take(
     let mut captured =
         if plan.stop { inventoried.capture() } else { inventoried.capture_running(room) }?;
     let mut watching = captured.trackers()?;
-    let tracker = if watching.is_empty() { Tracker::Full } else { Tracker::WriteProtect };
+    let tracker = match watching.first().map(|one| one.kind) {
+        None => Tracker::Full,
+        Some(Kind::SoftDirty) => Tracker::SoftDirty,
+        Some(Kind::WriteProtect) => Tracker::WriteProtect,
+    };
     trackers.iter_mut().for_each(|known| known.append(&mut watching));
     notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
     notes.dedup();

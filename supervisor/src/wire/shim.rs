@@ -267,6 +267,9 @@ pub struct Watched {
     /// Its number in that snapshot.
     #[prost(uint32, tag = "2")]
     pub space: u32,
+    /// By soft-dirty marks; else by write protection.
+    #[prost(bool, tag = "3")]
+    pub soft_dirty: bool,
 }
 
 /// Where the streams stand while the tree does.

@@ -1,0 +1,172 @@
+//! Marks that the kernel puts on pages when they are written, until all are taken off at once (`clear_refs`).
+//!
+//! The descriptor is the space's pagemap: after exec(2) or exit(2) there is nothing more to be read by it.
+//! Anybody may take the marks off, and what was written before that would be missed. So the last page of the
+//! environment, where hardly anybody writes, is marked again at once: a mark that is gone says that somebody
+//! has. A page of zeros that was read where a page was dropped has no mark, but no owner either.
+//! Kernel: `CONFIG_MEM_SOFT_DIRTY`, `Documentation/admin-guide/mm/soft-dirty.rst`, `fs/proc/task_mmu.c`.
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::sys::uio::pread;
+
+use super::{Method, Tracker, can_be_watched, pagemap_of};
+use crate::error::{Result, kernel, kernel_io};
+use crate::features::has_soft_dirty;
+use crate::inventory::{Pid, Vma};
+use crate::memory::ranges::{Ranges, intersect};
+use crate::procfs;
+use crate::procfs::smaps;
+use crate::procfs::stat::Stat;
+
+const PAGE: u64 = 4096;
+/// Of a pagemap entry.
+const MARKED: u64 = 1 << 55;
+const EXCLUSIVE: u64 = 1 << 56;
+const OF_A_FILE: u64 = 1 << 61;
+const SWAPPED: u64 = 1 << 62;
+const PRESENT: u64 = 1 << 63;
+/// Ranges that are not farther apart than so many pages are read in one go.
+const NEAR: u64 = 512;
+/// How many entries are read in one go.
+const ENTRIES: u64 = 64 << 10;
+/// What takes all marks off: `CLEAR_REFS_SOFT_DIRTY`.
+const CLEAR: &str = "4";
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct SoftDirty;
+
+/// The descriptor for a process. `None`: the kernel puts no marks.
+pub(crate) fn begin(pid: Pid) -> Result<Option<OwnedFd>> {
+    if !has_soft_dirty() {
+        return Ok(None);
+    }
+    let pagemap = File::open(pagemap_of(pid)).map_err(kernel_io("open"))?;
+    Ok(Some(pagemap.into()))
+}
+
+impl Method for SoftDirty {
+    fn watches(&self, of: &Tracker) -> bool {
+        let Some(address) = sentinel(of.pid) else { return false };
+        let mut entry = [0; 8];
+        let read = pread(of.fd.as_fd(), &mut entry, offset(address));
+        read == Ok(entry.len()) && u64::from_ne_bytes(entry) & MARKED != 0
+    }
+
+    fn changed(&self, of: &Tracker, vmas: &[Vma], own: &Ranges) -> Result<Ranges> {
+        let (watched, others): (Vec<_>, Vec<_>) = vmas.iter().partition(|vma| can_be_watched(vma));
+        let areas = |vmas: &[&Vma]| vmas.iter().map(|vma| (vma.start, vma.end)).collect::<Ranges>();
+        let mut changed = areas(&others);
+        each(of, &intersect(own, &areas(&watched)), &mut |address, entry| {
+            if has_changed(entry) {
+                push(&mut changed, address);
+            }
+        })
+        .map_err(kernel("read"))?;
+        let file = format!("/proc/{}/clear_refs", of.pid);
+        fs::write(file, CLEAR).map_err(kernel_io("write"))?;
+        if let Err(error) = mark_sentinel(of.pid) {
+            tracing::debug!(%error, "next time, all counts as changed");
+        }
+        Ok(changed)
+    }
+
+    fn expected(&self, of: &Tracker) -> u64 {
+        let maps = procfs::text(format!("/proc/{}/maps", of.pid)).unwrap_or_default();
+        let areas = smaps::parse(&maps).unwrap_or_default();
+        let private = areas.iter().filter(|area| !area.shared && area.inode == 0);
+        let private = private.map(|area| (area.start, area.end)).collect();
+        let mut bytes = 0;
+        let is_written = |entry| {
+            entry & MARKED != 0 && entry & (PRESENT | SWAPPED) != 0 && entry & OF_A_FILE == 0
+        };
+        let read = each(of, &private, &mut |_, entry| bytes += u64::from(is_written(entry)) * PAGE);
+        read.map_or(0, |()| bytes)
+    }
+}
+
+/// What is mapped by others too may be the page of zeros: nobody is told its number.
+fn has_changed(entry: u64) -> bool {
+    entry & MARKED != 0 || entry & (PRESENT | EXCLUSIVE) == PRESENT
+}
+
+/// Visits the entries of these ranges, and of some in between.
+fn each(of: &Tracker, ranges: &Ranges, visit: &mut dyn FnMut(u64, u64)) -> nix::Result<()> {
+    let mut room = vec![0; 8 * usize::try_from(ENTRIES).unwrap_or(0)];
+    for (mut at, end) in near(ranges) {
+        while at < end {
+            let len = usize::try_from((end - at) / PAGE * 8).unwrap_or(usize::MAX).min(room.len());
+            let part = room.get_mut(..len).unwrap_or_default();
+            // Nothing comes of a space that is gone.
+            let read @ 8.. = pread(of.fd.as_fd(), part, offset(at))? else {
+                return Err(Errno::ESRCH);
+            };
+            for entry in part.as_chunks().0.iter().take(read / 8) {
+                visit(at, u64::from_ne_bytes(*entry));
+                at += PAGE;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Those that are near each other joined.
+fn near(ranges: &Ranges) -> Ranges {
+    let mut all = Ranges::new();
+    for (start, end) in ranges {
+        match all.last_mut() {
+            Some(last) if last.1 + NEAR * PAGE >= *start => last.1 = *end,
+            _ => all.push((*start, *end)),
+        }
+    }
+    all
+}
+
+fn push(all: &mut Ranges, at: u64) {
+    match all.last_mut() {
+        Some(last) if last.1 == at => last.1 += PAGE,
+        _ => all.push((at, at + PAGE)),
+    }
+}
+
+fn offset(address: u64) -> i64 {
+    (address / PAGE * 8).cast_signed()
+}
+
+/// The last byte of the environment.
+fn sentinel(pid: Pid) -> Option<u64> {
+    let text = procfs::text(format!("/proc/{pid}/stat")).ok()?;
+    Stat::parse(&text).ok()?.environment_end().ok()?.checked_sub(1)
+}
+
+/// Writes there what is there.
+fn mark_sentinel(pid: Pid) -> io::Result<()> {
+    let address = sentinel(pid).ok_or(Errno::EFAULT)?;
+    let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+    let mut byte = [0];
+    memory.read_exact_at(&mut byte, address)?;
+    memory.write_all_at(&byte, address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_mark_and_one_owner_has_not_changed() {
+        assert!(has_changed(PRESENT | EXCLUSIVE | MARKED) && has_changed(SWAPPED | MARKED));
+        assert!(has_changed(PRESENT), "a page of zeros");
+        assert!(!has_changed(PRESENT | EXCLUSIVE) && !has_changed(SWAPPED));
+    }
+
+    #[test]
+    fn ranges_near_each_other_are_read_together() {
+        let far = PAGE * (NEAR + 1);
+        let ranges = vec![(0, PAGE), (2 * PAGE, 3 * PAGE), (3 * PAGE + far, 4 * PAGE + far)];
+        assert_eq!(near(&ranges), [(0, 3 * PAGE), (3 * PAGE + far, 4 * PAGE + far)]);
+    }
+}
