@@ -2,12 +2,10 @@
 use std::path::{Path, PathBuf};
 
 use supervisor::home::Home;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::args::Global;
+use crate::diagnosis;
 use crate::exit::Failure;
-use crate::render::Style;
 
 /// Global options, and what follows from them.
 #[derive(Debug)]
@@ -28,14 +26,7 @@ impl Context {
             (_, 1) => "info",
             (_, _) => "debug",
         };
-        let told = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
-        let told = told.with_ansi(Style::of_stderr().colours());
-        // Only the first can be had; there is no other.
-        let _ = match EnvFilter::try_from_env("SNAPD_LOG") {
-            // For those who look for a fault, or for time: SNAPD_LOG=engine=trace tells what each step took.
-            Ok(filter) => told.with_env_filter(filter).with_span_events(FmtSpan::CLOSE).try_init(),
-            Err(_) => told.with_env_filter(EnvFilter::new(level)).without_time().try_init(),
-        };
+        diagnosis::begin(level);
         Self { dir: global.dir, json: global.json, quiet: global.quiet }
     }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use nix::sys::prctl::set_name;
 use supervisor::{launch, shim, worker};
 
+use crate::diagnosis;
 use crate::exit::{self, Failure};
 
 /// Runs the entry that this process was started for; `None` if it was started by a person.
@@ -16,6 +17,7 @@ pub(crate) fn enter() -> Option<ExitCode> {
     // They are started as /proc/self/exe, and would be listed as `exe`.
     let part = entry.to_str()?.strip_prefix("__")?;
     let _ = CString::new(format!("snapd-{part}")).map(|name| set_name(&name));
+    diagnosis::begin_unheard();
     let outcome = match part {
         "shim" => shim::main().map(|()| 0),
         "worker" => worker::main().map(|()| 0),

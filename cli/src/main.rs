@@ -7,6 +7,7 @@
 mod args;
 mod command;
 mod context;
+mod diagnosis;
 mod exit;
 mod hidden;
 mod interrupt;

@@ -2,6 +2,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 
 use engine::passing;
@@ -105,7 +106,7 @@ impl Shim {
         let mut worker = Program {
             paths: text(path.into()).into_iter().collect(),
             args: work.args.iter().cloned().filter_map(text).collect(),
-            env: vec![c"PATH=/usr/bin:/bin".to_owned()],
+            env: environment(),
             cwd: Some(c"/".to_owned()),
             umask: Some(0o077),
             fds: fds.into_iter().chain(ours).collect(),
@@ -129,6 +130,15 @@ impl Shim {
         worker.pid = None;
         spawn(&worker).map_err(|error| Error::Refused(format!("cannot start a worker: {error:?}")))
     }
+}
+
+/// Of ours, a worker gets what says where to tell what it does.
+fn environment() -> Vec<CString> {
+    let told = ["SNAPD_LOG", "SNAPD_LOG_FILE"].iter().filter_map(|name| {
+        let value = std::env::var_os(name)?;
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+    });
+    told.chain([c"PATH=/usr/bin:/bin".to_owned()]).collect()
 }
 
 /// What it died of, as far as that is known from outside.
