@@ -1,4 +1,5 @@
 //! Memory on its way into images and out of them.
+mod ahead;
 pub(crate) mod areas;
 pub(crate) mod capture;
 pub(crate) mod collect;

@@ -122,9 +122,9 @@ fn compare(pid: Pid, image: &Pages, round: usize) {
 
 /// Takes an image, and compares it with what is there.
 fn round(pid: Pid, trackers: &mut Vec<Tracker>, image: &mut Image, number: usize) -> Result<()> {
-    let known = std::mem::take(trackers);
+    let mut known = std::mem::take(trackers);
     let pids = family::of(&[pid]);
-    let foresight = Foresight::of(pids.iter().copied(), &known);
+    let foresight = Foresight::of(pids.iter().copied(), &mut known);
     let room = room(&pids, &foresight);
     let frozen = Frozen::freeze(&[pid], Duration::from_secs(30))?;
     let options = Options { foresight, trackers: Some(&known), ..Options::default() };

@@ -10,11 +10,12 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::collect::Own;
 use super::foresight::{Witness, is_twin_worth};
 use super::origin::{Copied, Memory, back, by, data, read_file, size, there};
 use super::pages::Ranges;
-use super::ranges::{intersect, without};
+use super::ranges::{intersect, overlaps, without};
 use crate::error::Result;
 use crate::image::{Bulk, Contents, ImageSink, Origin, Run};
 use crate::inventory::{End, Pid, SpaceId};
@@ -48,7 +49,31 @@ struct Part {
     runs: Vec<Run>,
     /// Between them, what is as it was.
     unchanged: Ranges,
+    /// What of them is copied already.
+    ahead: Ahead,
+    /// Where the others are.
     origin: Origin,
+}
+
+impl Part {
+    /// What is not copied yet.
+    fn left(&self) -> Vec<Run> {
+        let ahead = self.ahead.ranges();
+        cut(ahead, &self.runs).into_iter().filter(|run| !meets(ahead, run)).collect()
+    }
+
+    /// Where all of it is.
+    fn origin(&self) -> Origin {
+        let (ahead, others) = (self.ahead.clone(), Arc::clone(&self.origin));
+        if ahead.ranges().is_empty() {
+            return others;
+        }
+        Arc::new(move |runs: &[Run], room: &mut [u8]| {
+            by(ahead.ranges(), &cut(ahead.ranges(), runs), room, |is_ahead, runs, room| {
+                if is_ahead { ahead.read(runs, room) } else { others(runs, room) }
+            })
+        })
+    }
 }
 
 impl std::fmt::Debug for Part {
@@ -70,7 +95,7 @@ impl Copy {
         self.twins(&|changed, all| is_twin_worth(changed, all), &mut *fork)?;
         let mut parts = self.files()?;
         let files: usize = parts.iter().map(|part| size(&part.runs)).sum();
-        let spaces = self.spaces.values().map(|(_, own)| length(&own.pages));
+        let spaces = self.spaces.values().map(|(_, own)| own.left());
         if files + spaces.sum::<usize>() > room.len() {
             self.twins(&|changed, _| changed > 0, fork)?;
         }
@@ -83,7 +108,7 @@ impl Copy {
         }
         let now = self.witnesses_now();
         parts.extend(self.memory());
-        if parts.iter().map(|part| size(&part.runs)).sum::<usize>() <= room.len() {
+        if parts.iter().map(|part| size(&part.left())).sum::<usize>() <= room.len() {
             self.held.extend(copied(parts, room)?);
         } else {
             self.standing = parts;
@@ -96,8 +121,8 @@ impl Copy {
         for (id, (pid, own)) in std::mem::take(&mut self.spaces) {
             let lacking = intersect(&own.pages, &own.stays);
             let few = length(&lacking) <= LACKING_MOST;
-            let (changed, unchanged) = (length(&own.pages) as u64, length(&own.unchanged) as u64);
-            let may = few && worth(changed, changed + unchanged);
+            let all = (length(&own.pages) + length(&own.unchanged)) as u64;
+            let may = few && worth(own.left() as u64, all);
             if let Some(twin) = if may { fork(pid)? } else { None } {
                 let told_by = twin.pid();
                 let witness = Witness { space: id, pid, told_by, runs: false };
@@ -124,12 +149,12 @@ impl Copy {
 
     /// Spaces, as they stand.
     fn memory(&mut self) -> Vec<Part> {
-        let part = |(id, (pid, Own { pages, unchanged, shared, .. }))| {
+        let part = |(id, (pid, Own { pages, unchanged, ahead, shared, .. }))| {
             let memory = Memory::new(pid, shared);
             let origin =
                 move |runs: &[Run], room: &mut [u8]| memory.read(runs, room).map_err(there);
             let (of, runs) = (Contents::Space(id), runs(&pages));
-            Part { of, runs, unchanged, origin: Arc::new(origin) }
+            Part { of, runs, unchanged, ahead, origin: Arc::new(origin) }
         };
         std::mem::take(&mut self.spaces).into_iter().map(part).collect()
     }
@@ -140,7 +165,8 @@ impl Copy {
             let file = File::from(file);
             let (of, runs) = (Contents::Object(object, End(0)), data(&file)?);
             let origin = move |runs: &[Run], room: &mut [u8]| read_file(&file, runs, room);
-            Ok(Part { of, runs, unchanged: Ranges::new(), origin: Arc::new(origin) })
+            let (unchanged, ahead) = (Ranges::new(), Ahead::default());
+            Ok(Part { of, runs, unchanged, ahead, origin: Arc::new(origin) })
         };
         std::mem::take(&mut self.bulk.files).into_iter().map(part).collect()
     }
@@ -174,7 +200,8 @@ fn write(parts: &[Part], image: &mut dyn ImageSink) -> Result<u64> {
 
 /// Offsets ascend: what is unchanged takes its place among the rest.
 fn write_part(part: &Part, image: &mut dyn ImageSink) -> io::Result<()> {
-    let Part { of, runs, unchanged, origin } = part;
+    let Part { of, runs, unchanged, .. } = part;
+    let origin = &part.origin();
     let before = |run: &Run| unchanged.partition_point(|range| range.0 < run.0);
     let mut same = unchanged.iter().peekable();
     for some in runs.chunk_by(|one, next| before(one) == before(next)) {
@@ -192,6 +219,17 @@ fn run((start, end): &(u64, u64)) -> Run {
 
 fn runs(ranges: &Ranges) -> Vec<Run> {
     ranges.iter().map(run).collect()
+}
+
+impl Own {
+    /// How many bytes are to be copied.
+    fn left(&self) -> usize {
+        length(&without(&self.pages, self.ahead.ranges()))
+    }
+}
+
+fn meets(ranges: &Ranges, (at, len): &Run) -> bool {
+    overlaps(ranges, *at, *at + *len as u64)
 }
 
 /// How many bytes.
@@ -220,11 +258,12 @@ fn places_of(runs: &[Run], mut used: usize) -> Vec<(u64, usize)> {
 fn copied(parts: Vec<Part>, mut room: Vec<u8>) -> Result<Vec<Part>> {
     let (mut rest, mut places, mut used) = (room.as_mut_slice(), Vec::new(), 0);
     for part in &parts {
-        let (now, later) = rest.split_at_mut(size(&part.runs));
-        (part.origin)(&part.runs, now).map_err(back)?;
+        let left = part.left();
+        let (now, later) = rest.split_at_mut(size(&left));
+        (part.origin)(&left, now).map_err(back)?;
         rest = later;
-        places.push(places_of(&part.runs, used));
-        used += size(&part.runs);
+        places.push(places_of(&left, used));
+        used += size(&left);
     }
     let bytes = Arc::new(room);
     let held = |(part, places)| {
@@ -247,7 +286,8 @@ fn of_twin(id: SpaceId, pid: Pid, twin: &Twin, own: Own, lacking: &Ranges) -> Re
             if lacks { copied.read(runs, room) } else { memory.read(runs, room).map_err(there) }
         })
     };
-    Ok(Part { of: Contents::Space(id), runs: runs(&pages), unchanged, origin: Arc::new(origin) })
+    let (of, runs, ahead) = (Contents::Space(id), runs(&pages), Ahead::default());
+    Ok(Part { of, runs, unchanged, ahead, origin: Arc::new(origin) })
 }
 
 /// Gives runs away, as many as make a step.

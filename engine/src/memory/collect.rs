@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, open};
 use nix::libc::PROT_EXEC;
 use nix::sys::stat::Mode;
 
+use super::ahead::Ahead;
 use super::flags;
 use super::foresight::Foresight;
 use super::pages::{self, Ranges};
@@ -70,12 +71,14 @@ pub(crate) type Register<'a> = &'a mut dyn FnMut(Pid, OwnedFd, &str) -> Result<O
 
 /// Which pages of a space are its own, and which of them it may share with whom it was forked from,
 /// until one of them writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Own {
     /// All, or all that may have changed since the last snapshot.
     pub(crate) pages: Ranges,
     /// Those that are as they were in the last snapshot.
     pub(crate) unchanged: Ranges,
+    /// Those of `pages` that were copied before the pause.
+    pub(crate) ahead: Ahead,
     /// Whole areas, in which there are some.
     pub(crate) shared: Ranges,
     /// Whole areas that a fork does not carry: a child has none of it, zeros, or perhaps no page left.
@@ -120,9 +123,15 @@ pub(crate) fn space(
     let vdso = vdso(pid, &vmas)?;
     let written = pages::of_files(&pages.own, &vmas);
     let changed = tracker.map(|tracker| tracker.changed(&vmas, &pages.own)).transpose()?;
-    let unchanged = changed.as_ref().map_or_else(Ranges::new, |some| without(&pages.own, some));
-    let pages_to_write = changed.unwrap_or(pages.own);
-    let own = Own { pages: pages_to_write, unchanged, shared, stays, foreseen: is_foreseen };
+    let own = match changed {
+        Some((changed, again)) => {
+            let ahead = foresight.ahead(pid).without(&again);
+            let unchanged = without(&pages.own, &changed);
+            Own { pages: changed, unchanged, ahead, ..Own::default() }
+        }
+        None => Own { pages: pages.own, ..Own::default() },
+    };
+    let own = Own { shared, stays, foreseen: is_foreseen, ..own };
     Ok((Space { vmas, layout, exe, vdso, written, guards: pages.guards }, own))
 }
 

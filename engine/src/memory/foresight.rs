@@ -8,6 +8,7 @@
 //! in between. Who has areas that a twin lacks, or whose flags it lacks, is asked in the pause as ever.
 use std::collections::BTreeMap;
 
+use super::ahead::Ahead;
 use super::collect::{kept, refused};
 use super::flags;
 use super::tracker::Tracker;
@@ -34,16 +35,29 @@ pub struct Foresight {
     told: BTreeMap<Pid, String>,
     /// Of those that are watched, how much they have written, in bytes.
     changed: BTreeMap<Pid, u64>,
+    /// Copies of that.
+    ahead: BTreeMap<Pid, Ahead>,
 }
 
 impl Foresight {
     /// Asks those that have much, and may have a twin. Who is gone is left out.
     #[tracing::instrument(level = "trace", skip_all)]
-    pub fn of(pids: impl IntoIterator<Item = Pid>, trackers: &[Tracker]) -> Self {
+    pub fn of(pids: impl IntoIterator<Item = Pid>, trackers: &mut [Tracker]) -> Self {
         let large = pids.into_iter().filter(|pid| private(*pid) >= TWIN_FROM);
         let told = |pid| Some((pid, procfs::text(format!("/proc/{pid}/smaps")).ok()?));
-        let changed = trackers.iter().map(|one| (one.pid, one.expected()));
-        Self { told: large.filter_map(told).collect(), changed: changed.collect() }
+        let told: BTreeMap<_, _> = large.filter_map(told).collect();
+        let (mut changed, mut ahead) = (BTreeMap::new(), BTreeMap::new());
+        for tracker in trackers.iter_mut().filter(|one| told.contains_key(&one.pid)) {
+            let (bytes, copies) = tracker.ahead();
+            changed.insert(tracker.pid, bytes);
+            ahead.insert(tracker.pid, copies);
+        }
+        Self { told, changed, ahead }
+    }
+
+    /// What of a process is copied already, as it was when it was asked.
+    pub(super) fn ahead(&self, pid: Pid) -> Ahead {
+        self.ahead.get(&pid).cloned().unwrap_or_default()
     }
 
     /// Whether a process was asked.

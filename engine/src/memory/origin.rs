@@ -36,7 +36,7 @@ pub(super) fn size(runs: &[Run]) -> usize {
 
 /// Bytes that were copied: runs that lie one behind the other, and where each begins. Runs that touch lie
 /// one behind the other here too.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Copied {
     pub(super) bytes: Arc<Vec<u8>>,
     pub(super) places: Vec<(u64, usize)>,

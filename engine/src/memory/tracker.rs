@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 
 use self::soft_dirty::SoftDirty;
 use self::write_protect::WriteProtect;
+use super::ahead::Ahead;
 use super::pages::USER;
 use super::ranges::{Ranges, intersect, joined};
 use crate::error::Result;
@@ -58,8 +59,17 @@ pub(crate) trait Method {
     /// Which pages of a stopped process have changed since the last time, of those that it has of its own, or
     /// more; from now on, it is since now.
     fn changed(&self, of: &Tracker, vmas: &[Vma], own: &Ranges) -> Result<Ranges>;
-    /// How many bytes of a running process were written since the last time, about.
-    fn expected(&self, of: &Tracker) -> u64;
+    /// Which pages of a running process were written since the last time, or more.
+    fn so_far(&self, of: &Tracker) -> SoFar;
+}
+
+/// What a process has written while it ran.
+#[derive(Debug)]
+pub(crate) enum SoFar {
+    /// These pages; from now on, it is since now.
+    Since(Ranges),
+    /// So many bytes, about; it will be told in the pause.
+    About(u64),
 }
 
 impl Kind {
@@ -87,19 +97,32 @@ impl Tracker {
         self.kind.method().watches(self)
     }
 
-    /// Of the pages that a stopped process has of its own, those that have changed since the last time;
-    /// from now on, it is since now.
-    pub(super) fn changed(&mut self, vmas: &[Vma], own: &Ranges) -> Result<Ranges> {
-        let mut changed = self.kind.method().changed(self, vmas, own)?;
-        changed.append(&mut self.told.0);
-        changed.sort_unstable();
-        self.told = Told(joined(&changed));
-        Ok(intersect(own, &self.told.0))
+    /// Of the pages that a stopped process has of its own, those that have changed since the last snapshot,
+    /// and which of these since it was asked last; from now on, it is since now.
+    pub(super) fn changed(&mut self, vmas: &[Vma], own: &Ranges) -> Result<(Ranges, Ranges)> {
+        let mut again = self.kind.method().changed(self, vmas, own)?;
+        again.sort_unstable();
+        let again = joined(&again);
+        self.remember(&again);
+        Ok((intersect(own, &self.told.0), again))
     }
 
-    /// How many bytes of a running process were written since the last time, about.
-    pub(super) fn expected(&self) -> u64 {
-        self.kind.method().expected(self)
+    /// How many bytes a running process has written since the last snapshot, about, and copies of them.
+    pub(super) fn ahead(&mut self) -> (u64, Ahead) {
+        match self.kind.method().so_far(self) {
+            SoFar::Since(pages) => {
+                self.remember(&pages);
+                let bytes = self.told.0.iter().map(|(start, end)| end - start).sum();
+                (bytes, Ahead::of(self.pid, &pages))
+            }
+            SoFar::About(bytes) => (bytes, Ahead::default()),
+        }
+    }
+
+    fn remember(&mut self, pages: &Ranges) {
+        let mut all = [&self.told.0[..], pages].concat();
+        all.sort_unstable();
+        self.told = Told(joined(&all));
     }
 }
 

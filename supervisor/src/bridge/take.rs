@@ -147,9 +147,9 @@ fn take(
     }
     let running = if plan.stop { Vec::new() } else { family::of(plan.roots) };
     // If it comes to nothing before they tell, nobody knows what they knew.
-    let known = trackers.as_mut().map(std::mem::take);
+    let mut known = trackers.as_mut().map(std::mem::take);
     let foresee = running.iter().copied().filter(|_| foresee);
-    let foresight = Foresight::of(foresee, known.as_deref().unwrap_or_default());
+    let foresight = Foresight::of(foresee, known.as_deref_mut().unwrap_or_default());
     let room = session::room(&running, &foresight);
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::sys::uio::pread;
 
-use super::{Method, Tracker, can_be_watched, pagemap_of};
+use super::{Method, SoFar, Tracker, can_be_watched, pagemap_of};
 use crate::error::{Result, kernel, kernel_io};
 use crate::features::has_soft_dirty;
 use crate::inventory::{Pid, Vma};
@@ -75,7 +75,8 @@ impl Method for SoftDirty {
         Ok(changed)
     }
 
-    fn expected(&self, of: &Tracker) -> u64 {
+    /// Between reading the marks and taking them off, a running process would go on writing.
+    fn so_far(&self, of: &Tracker) -> SoFar {
         let maps = procfs::text(format!("/proc/{}/maps", of.pid)).unwrap_or_default();
         let areas = smaps::parse(&maps).unwrap_or_default();
         let private = areas.iter().filter(|area| !area.shared && area.inode == 0);
@@ -85,7 +86,7 @@ impl Method for SoftDirty {
             entry & MARKED != 0 && entry & (PRESENT | SWAPPED) != 0 && entry & OF_A_FILE == 0
         };
         let read = each(of, &private, &mut |_, entry| bytes += u64::from(is_written(entry)) * PAGE);
-        read.map_or(0, |()| bytes)
+        SoFar::About(read.map_or(0, |()| bytes))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{Method, Tracker, can_be_watched, pagemap_of};
+use super::{Method, SoFar, Tracker, can_be_watched, pagemap_of};
 use crate::error::{Result, kernel, kernel_io};
 use crate::inventory::{Pid, Vma};
 use crate::memory::pages::{REGIONS, USER};
@@ -44,13 +44,11 @@ impl Method for WriteProtect {
         Ok(changed)
     }
 
-    fn expected(&self, of: &Tracker) -> u64 {
-        let Ok(pagemap) = File::open(pagemap_of(of.pid)) else { return 0 };
-        let which = Which { all: WPALLOWED | WRITTEN, any: PRESENT | SWAPPED, ..Which::default() };
-        let (mut found, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
-        let scanned = pagemap::scan_all(pagemap.as_fd(), (0, USER), which, &mut room, &mut found);
-        let bytes = found.iter().map(|region| region.end - region.start).sum();
-        if scanned.is_ok() { bytes } else { 0 }
+    fn so_far(&self, of: &Tracker) -> SoFar {
+        let Ok(pagemap) = File::open(pagemap_of(of.pid)) else { return SoFar::About(0) };
+        let all = vec![(0, USER)];
+        // Some may be protected already.
+        SoFar::Since(written(&pagemap, &all).unwrap_or(all))
     }
 }
 
@@ -129,7 +127,7 @@ mod tests {
         let vma = Vma { start: base, end, prot: 3, shared: false, backing, flags, name: None };
         let own = vec![(base, end)];
         let changed =
-            |tracker: &mut Tracker| tracker.changed(std::slice::from_ref(&vma), &own).unwrap();
+            |tracker: &mut Tracker| tracker.changed(std::slice::from_ref(&vma), &own).unwrap().0;
         assert!(!tracker.watches());
         assert_eq!(changed(&mut tracker), own, "nothing was known before");
         let mut smaps = [Area { start: base, end, flags: vec!["rd", "uw"], ..Area::default() }];
@@ -141,9 +139,14 @@ mod tests {
         for page in [3, 4, 900] {
             room[offset + page * 4096 + 17] = 2;
         }
-        assert_eq!(tracker.expected(), 3 * 4096);
         let page = |number: u64| base + number * 4096;
-        assert_eq!(changed(&mut tracker), [(page(3), page(5)), (page(900), page(901))]);
+        let (bytes, ahead) = tracker.ahead();
+        assert_eq!(bytes, 3 * 4096);
+        assert_eq!(ahead.ranges(), &[(page(3), page(5)), (page(900), page(901))]);
+        room[offset + 4 * 4096] = 3;
+        let (all, again) = tracker.changed(std::slice::from_ref(&vma), &own).unwrap();
+        assert_eq!(all, [(page(3), page(5)), (page(900), page(901))], "since the last image");
+        assert_eq!(again, [(page(4), page(5))], "since they were copied");
         tracker.told = Told::default();
         assert_eq!(changed(&mut tracker), []);
         drop(tracker);
