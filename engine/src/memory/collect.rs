@@ -117,17 +117,19 @@ pub(crate) fn space(
     let exe = file(&format!("/proc/{pid}/exe"), OFlag::O_RDONLY)?;
     let exe = (reader.register)(pid, exe, "executable")?;
     let vmas = reader.vmas;
-    let pages = pages::of(pid, &vmas)?;
+    let (pages, changed) = match tracker {
+        Some(tracker) => tracker.look(&vmas).map(|(pages, changed)| (pages, Some(changed)))?,
+        None => (pages::of(pid, &vmas)?, None),
+    };
     let auxv = procfs::bytes(format!("/proc/{pid}/auxv")).map_err(kernel_io("read"))?;
     let layout = Layout { words: Stat::parse(&text("stat")?)?.layout(brk)?, auxv };
     let vdso = vdso(pid, &vmas)?;
     let written = pages::of_files(&pages.own, &vmas);
-    let changed = tracker.map(|tracker| tracker.changed(&vmas, &pages.own)).transpose()?;
     let own = match changed {
-        Some((changed, again)) => {
-            let ahead = foresight.ahead(pid).without(&again);
-            let unchanged = without(&pages.own, &changed);
-            Own { pages: changed, unchanged, ahead, ..Own::default() }
+        Some(changed) => {
+            let ahead = foresight.ahead(pid).without(&changed.again);
+            let unchanged = without(&pages.own, &changed.since);
+            Own { pages: changed.since, unchanged, ahead, ..Own::default() }
         }
         None => Own { pages: pages.own, ..Own::default() },
     };

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use crate::error::{Result, kernel, kernel_io};
 use crate::inventory::{Backing, Pid, Vma};
-use crate::sys::pagemap::{self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED, Which};
+use crate::sys::pagemap::{self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED, WRITTEN, Which};
 
 const PAGE: u64 = 4096;
 /// How many ranges are asked for at once.
@@ -50,9 +50,15 @@ fn private(vma: &Vma) -> bool {
 
 /// Those of a process that stands still.
 pub(crate) fn of(pid: Pid, vmas: &[Vma]) -> Result<Pages> {
+    look(pid, vmas, &Ranges::new()).map(|(pages, _)| pages)
+}
+
+/// Likewise, and which pages of the areas in `watched` were written: they are protected from now on.
+pub(super) fn look(pid: Pid, vmas: &[Vma], watched: &Ranges) -> Result<(Pages, Ranges)> {
     let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(kernel_io("open"))?;
-    let found = match scan(&pagemap, vmas, GUARD) {
-        Err(Errno::EINVAL) => scan(&pagemap, vmas, 0),
+    let parts = parts(vmas, watched);
+    let found = match scan(&pagemap, &parts, GUARD) {
+        Err(Errno::EINVAL) => scan(&pagemap, &parts, 0),
         found => found,
     };
     let found = match found {
@@ -65,24 +71,55 @@ pub(crate) fn of(pid: Pid, vmas: &[Vma]) -> Result<Pages> {
         let ranges = found.iter().filter(of_sort).map(|region| (region.start, region.end));
         within(ranges, vmas, sort)
     };
-    Ok(Pages { own: split(false, private), guards: split(true, |_| true) })
+    let written = found.iter().filter(|region| region.categories & WRITTEN != 0);
+    let written = written.map(|region| (region.start, region.end)).collect();
+    Ok((Pages { own: split(false, private), guards: split(true, |_| true) }, written))
 }
 
-fn scan(pagemap: &File, vmas: &[Vma], guard: u64) -> nix::Result<Vec<Region>> {
-    let (mut all, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
-    let mut part = |range, not| {
-        let (any, tell) = (PRESENT | SWAPPED | guard, PRESENT | guard);
-        let which = Which { not: not | PFNZERO, any, tell, ..Which::default() };
-        pagemap::scan_all(pagemap.as_fd(), range, which, &mut room, &mut all)
-    };
-    let anonymous = |vma: &&Vma| !vma.shared && vma.backing == Backing::Anonymous;
-    let mut before = 0;
-    for large in vmas.iter().filter(|vma| vma.end - vma.start >= LARGE).filter(anonymous) {
-        part((before, large.start), FILE)?;
-        part((large.start, large.end), 0)?;
-        before = large.end;
+/// What has to be asked about pages of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// Whether they are a file's.
+    Any,
+    /// None is.
+    Anonymous,
+    /// None is, and whether they were written.
+    Watched,
+}
+
+/// All that a program may have, cut by what has to be asked.
+fn parts(vmas: &[Vma], watched: &Ranges) -> Vec<((u64, u64), Sort)> {
+    let (mut parts, mut before) = (Vec::<((u64, u64), Sort)>::new(), 0);
+    for vma in vmas.iter().filter(|vma| !vma.shared && vma.backing == Backing::Anonymous) {
+        let area = (vma.start, vma.end);
+        let sort = match watched.binary_search(&area) {
+            Ok(_) => Sort::Watched,
+            Err(_) if vma.end - vma.start >= LARGE => Sort::Anonymous,
+            Err(_) => continue,
+        };
+        match parts.last_mut() {
+            Some((last, of)) if *of == sort && last.1 == vma.start => last.1 = vma.end,
+            _ => parts.extend([((before, vma.start), Sort::Any), (area, sort)]),
+        }
+        before = vma.end;
     }
-    part((before, USER), FILE)?;
+    parts.push(((before, USER), Sort::Any));
+    parts.retain(|((start, end), _)| start < end);
+    parts
+}
+
+fn scan(pagemap: &File, parts: &[((u64, u64), Sort)], guard: u64) -> nix::Result<Vec<Region>> {
+    let (mut all, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
+    for (range, sort) in parts {
+        let (not, tell) = match sort {
+            Sort::Any => (FILE | PFNZERO, PRESENT | guard),
+            Sort::Anonymous => (PFNZERO, PRESENT | guard),
+            Sort::Watched => (PFNZERO, PRESENT | WRITTEN | guard),
+        };
+        let (any, protect) = (PRESENT | SWAPPED | guard, *sort == Sort::Watched);
+        let which = Which { not, any, tell, protect, ..Which::default() };
+        pagemap::scan_all(pagemap.as_fd(), *range, which, &mut room, &mut all)?;
+    }
     Ok(all)
 }
 
@@ -153,6 +190,27 @@ mod tests {
     fn what_may_be_dropped_is_not_kept() {
         let droppable = Vma { flags: vec!["dp".into()], ..area(10, 20, false) };
         assert!(private(&area(10, 20, false)) && !private(&droppable));
+    }
+
+    #[test]
+    fn each_part_is_asked_what_is_not_known() {
+        let (small, large) = (0x1000, LARGE);
+        let ends = [0x1000, 0x1000 + small, 0x1000 + small + large, 0x2000 + small + large];
+        let area = |at: usize| area(ends[at], ends[at + 1], false);
+        let vmas = [area(0), area(1), area(2)];
+        let [first, large, last] = [0, 1, 2].map(|at| (ends[at], ends[at + 1]));
+        let around = |parts: &[((u64, u64), Sort)], end| {
+            let all = [&[((0, 0x1000), Sort::Any)], parts, &[((end, USER), Sort::Any)]];
+            all.concat()
+        };
+        let plain = parts(&vmas, &Ranges::new());
+        let before = ((0, large.0), Sort::Any);
+        assert_eq!(plain, [before, (large, Sort::Anonymous), ((large.1, USER), Sort::Any)]);
+        let watched = parts(&vmas, &vec![first, large]);
+        assert_eq!(watched, around(&[((first.0, large.1), Sort::Watched)], large.1));
+        let apart = parts(&vmas, &vec![first, last]);
+        let all = [(first, Sort::Watched), (large, Sort::Anonymous), (last, Sort::Watched)];
+        assert_eq!(apart, around(&all, last.1));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use self::soft_dirty::SoftDirty;
 use self::write_protect::WriteProtect;
 use super::ahead::Ahead;
-use super::pages::USER;
+use super::pages::{Pages, USER};
 use super::ranges::{Ranges, intersect, joined};
 use crate::error::Result;
 use crate::inventory::{Backing, Pid, SpaceId, Vma};
@@ -52,13 +52,22 @@ pub enum Kind {
 #[derive(Debug, Clone, Default)]
 pub struct Told(Ranges);
 
+/// Which pages of a space's own have changed.
+#[derive(Debug)]
+pub(super) struct Changed {
+    /// Since the last snapshot.
+    pub(super) since: Ranges,
+    /// Since it was asked last, or more.
+    pub(super) again: Ranges,
+}
+
 /// A way to know what has changed.
 pub(crate) trait Method {
     /// Whether it is this process's memory still that is watched, and nobody has interfered.
     fn watches(&self, of: &Tracker) -> bool;
-    /// Which pages of a stopped process have changed since the last time, of those that it has of its own, or
-    /// more; from now on, it is since now.
-    fn changed(&self, of: &Tracker, vmas: &[Vma], own: &Ranges) -> Result<Ranges>;
+    /// The pages of a stopped process, and which of its own have changed since the last time, or more; from
+    /// now on, it is since now.
+    fn look(&self, of: &Tracker, vmas: &[Vma]) -> Result<(Pages, Ranges)>;
     /// Which pages of a running process were written since the last time, or more.
     fn so_far(&self, of: &Tracker) -> SoFar;
 }
@@ -97,14 +106,14 @@ impl Tracker {
         self.kind.method().watches(self)
     }
 
-    /// Of the pages that a stopped process has of its own, those that have changed since the last snapshot,
-    /// and which of these since it was asked last; from now on, it is since now.
-    pub(super) fn changed(&mut self, vmas: &[Vma], own: &Ranges) -> Result<(Ranges, Ranges)> {
-        let mut again = self.kind.method().changed(self, vmas, own)?;
+    /// The pages of a stopped process, and which of them have changed; from now on, it is since now.
+    pub(super) fn look(&mut self, vmas: &[Vma]) -> Result<(Pages, Changed)> {
+        let (pages, mut again) = self.kind.method().look(self, vmas)?;
         again.sort_unstable();
         let again = joined(&again);
         self.remember(&again);
-        Ok((intersect(own, &self.told.0), again))
+        let since = intersect(&pages.own, &self.told.0);
+        Ok((pages, Changed { since, again }))
     }
 
     /// How many bytes a running process has written since the last snapshot, about, and copies of them.

@@ -17,6 +17,7 @@ use super::{Method, SoFar, Tracker, can_be_watched, pagemap_of};
 use crate::error::{Result, kernel, kernel_io};
 use crate::features::has_soft_dirty;
 use crate::inventory::{Pid, Vma};
+use crate::memory::pages::{self, Pages};
 use crate::memory::ranges::{Ranges, intersect};
 use crate::procfs;
 use crate::procfs::smaps;
@@ -57,11 +58,12 @@ impl Method for SoftDirty {
         read == Ok(entry.len()) && u64::from_ne_bytes(entry) & MARKED != 0
     }
 
-    fn changed(&self, of: &Tracker, vmas: &[Vma], own: &Ranges) -> Result<Ranges> {
+    fn look(&self, of: &Tracker, vmas: &[Vma]) -> Result<(Pages, Ranges)> {
+        let pages = pages::of(of.pid, vmas)?;
         let (watched, others): (Vec<_>, Vec<_>) = vmas.iter().partition(|vma| can_be_watched(vma));
         let areas = |vmas: &[&Vma]| vmas.iter().map(|vma| (vma.start, vma.end)).collect::<Ranges>();
         let mut changed = areas(&others);
-        each(of, &intersect(own, &areas(&watched)), &mut |address, entry| {
+        each(of, &intersect(&pages.own, &areas(&watched)), &mut |address, entry| {
             if has_changed(entry) {
                 push(&mut changed, address);
             }
@@ -72,7 +74,7 @@ impl Method for SoftDirty {
         if let Err(error) = mark_sentinel(of.pid) {
             tracing::debug!(%error, "next time, all counts as changed");
         }
-        Ok(changed)
+        Ok((pages, changed))
     }
 
     /// Between reading the marks and taking them off, a running process would go on writing.

@@ -8,10 +8,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Method, SoFar, Tracker, can_be_watched, pagemap_of};
-use crate::error::{Result, kernel, kernel_io};
+use crate::error::{Result, kernel_io};
 use crate::inventory::{Pid, Vma};
-use crate::memory::pages::{REGIONS, USER};
-use crate::memory::ranges::{Ranges, joined, overlaps};
+use crate::memory::pages::{self, Pages, REGIONS, USER};
+use crate::memory::ranges::{Ranges, joined};
 use crate::procfs::smaps::Area;
 use crate::sys::pagemap::{self, PRESENT, Region, SWAPPED, WPALLOWED, WRITTEN, Which};
 use crate::sys::userfaultfd::{self, Watch};
@@ -25,12 +25,12 @@ impl Method for WriteProtect {
         File::open(pagemap_of(of.pid)).is_ok_and(|pagemap| is_watched(&pagemap, (0, USER)))
     }
 
-    fn changed(&self, of: &Tracker, vmas: &[Vma], own: &Ranges) -> Result<Ranges> {
+    fn look(&self, of: &Tracker, vmas: &[Vma]) -> Result<(Pages, Ranges)> {
         let pagemap = File::open(pagemap_of(of.pid)).map_err(kernel_io("open"))?;
         let (mut ours, mut changed) = (Ranges::new(), Ranges::new());
-        for vma in vmas.iter().filter(|vma| overlaps(own, vma.start, vma.end)) {
+        for vma in vmas {
             let area = (vma.start, vma.end);
-            let known = is_watched(&pagemap, area);
+            let known = can_be_watched(vma) && is_watched(&pagemap, area);
             // Somebody else may watch over it, or nobody be able to: then it changes each time.
             let registered = can_be_watched(vma) && watch(of.fd.as_fd(), &pagemap, area, known);
             if registered {
@@ -40,8 +40,9 @@ impl Method for WriteProtect {
                 changed.push(area);
             }
         }
-        changed.extend(written(&pagemap, &ours).map_err(kernel("ioctl(PAGEMAP_SCAN)"))?);
-        Ok(changed)
+        let (pages, mut written) = pages::look(of.pid, vmas, &ours)?;
+        changed.append(&mut written);
+        Ok((pages, changed))
     }
 
     fn so_far(&self, of: &Tracker) -> SoFar {
@@ -101,7 +102,7 @@ pub(crate) fn forget_watching(pid: Pid, areas: &mut [Area<'_>]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kind, Told};
+    use super::super::{Changed, Kind, Told};
     use super::*;
     use crate::inventory::{Backing, SpaceId};
     use crate::remote::{Batch, Caller, RemoteFd};
@@ -127,7 +128,7 @@ mod tests {
         let vma = Vma { start: base, end, prot: 3, shared: false, backing, flags, name: None };
         let own = vec![(base, end)];
         let changed =
-            |tracker: &mut Tracker| tracker.changed(std::slice::from_ref(&vma), &own).unwrap().0;
+            |tracker: &mut Tracker| tracker.look(std::slice::from_ref(&vma)).unwrap().1.since;
         assert!(!tracker.watches());
         assert_eq!(changed(&mut tracker), own, "nothing was known before");
         let mut smaps = [Area { start: base, end, flags: vec!["rd", "uw"], ..Area::default() }];
@@ -144,8 +145,8 @@ mod tests {
         assert_eq!(bytes, 3 * 4096);
         assert_eq!(ahead.ranges(), &[(page(3), page(5)), (page(900), page(901))]);
         room[offset + 4 * 4096] = 3;
-        let (all, again) = tracker.changed(std::slice::from_ref(&vma), &own).unwrap();
-        assert_eq!(all, [(page(3), page(5)), (page(900), page(901))], "since the last image");
+        let (_, Changed { since, again }) = tracker.look(std::slice::from_ref(&vma)).unwrap();
+        assert_eq!(since, [(page(3), page(5)), (page(900), page(901))], "since the last image");
         assert_eq!(again, [(page(4), page(5))], "since they were copied");
         tracker.told = Told::default();
         assert_eq!(changed(&mut tracker), []);
