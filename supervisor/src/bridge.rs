@@ -1,7 +1,7 @@
 //! Between the engine's images and the store: the operations, composed of a session's steps.
 //!
-//! A checkpoint: files are read ahead, the tree stands still, the shim settles the streams, the
-//! inventory is taken, memory is captured, what changed of the files is read again, the tree runs
+//! A checkpoint: files are read ahead, the tree stands still, the shim settles the streams while the
+//! inventory is taken, what changed of the files is read again, memory is captured, the tree runs
 //! on, all is written, and the store commits. With `stop` it is written and committed first and only
 //! then killed: only a tree that never ran on may be. A restore: everything is checked, then files
 //! are put back, then processes.
@@ -34,7 +34,7 @@ pub use self::direct::{Dump, Undump, check_target, dump, undump, wait_for};
 use self::image::Source;
 pub use self::keep::{free_space, retain};
 pub use self::progress::Tell;
-pub use self::take::{Given, Watch, checkpoint};
+pub use self::take::{Given, Streams, Watch, checkpoint};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
 use crate::home::Home;

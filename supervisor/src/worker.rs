@@ -20,7 +20,7 @@ use engine::session::{Kind, Told, Tracker};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::bridge::{self, Watch};
+use crate::bridge::{self, Streams, Watch};
 use crate::error::{Error, Result, Sort, cannot};
 use crate::home::Home;
 use crate::wire::{
@@ -104,10 +104,9 @@ fn take(
     tell: bridge::Tell<'_>,
 ) -> Result<Taken> {
     let home = Home::open(Path::new(OsStr::from_bytes(&take.dir)))?;
-    let mut settle = || settle(shim);
     let roots = join_clocks()?;
     let given = bridge::Given { roots: &roots, externals, watching };
-    let (taken, watching) = bridge::checkpoint(&home, take, given, &mut settle, tell)?;
+    let (taken, watching) = bridge::checkpoint(&home, take, given, &mut Settling(shim), tell)?;
     watching.map_or(Ok(()), |watching| keep(shim, &watching))?;
     Ok(taken)
 }
@@ -143,11 +142,18 @@ fn bring(
 }
 
 /// The shim takes all output, and says where log and input stand.
-fn settle(shim: &mut Channel) -> Result<Settled> {
-    shim.send(&ToShim { of: Some(to_shim::Of::Settle(Empty {})) }, &[])?;
-    loop {
-        if let Some(from_shim::Of::Settled(settled)) = shim.expect::<FromShim>()?.of {
-            return Ok(settled);
+struct Settling<'a>(&'a mut Channel);
+
+impl Streams for Settling<'_> {
+    fn settle(&mut self) -> Result<()> {
+        self.0.send(&ToShim { of: Some(to_shim::Of::Settle(Empty {})) }, &[])
+    }
+
+    fn settled(&mut self) -> Result<Settled> {
+        loop {
+            if let Some(from_shim::Of::Settled(settled)) = self.0.expect::<FromShim>()?.of {
+                return Ok(settled);
+            }
         }
     }
 }

@@ -11,11 +11,11 @@ use prost::Message;
 use store::{Store, Trigger};
 
 use super::image::{Sink, Source};
-use super::take::{Plan, perform, watch};
+use super::take::{Meanwhile, Plan, perform, watch};
 use super::{Kept, Tell, bring_back, terminal};
 use crate::definition::Definition;
 use crate::error::{Error, Result, cannot};
-use crate::wire::{Brought, Taken};
+use crate::wire::{Brought, Settled, Taken};
 
 /// The name that the one snapshot of an image goes by.
 const IMAGE: &str = "image";
@@ -91,12 +91,22 @@ pub fn dump(how: &Dump, tell: Tell<'_>) -> Result<Taken> {
         close_tcp: how.close_tcp,
         private: false,
     };
-    let kept = Kept { definition: Definition::new(IMAGE, Vec::new()), settled: None };
-    let mut note = |sink: &mut Sink<'_>| {
+    perform(&plan, &externals, &mut None, &mut OfImage, tell)
+}
+
+/// Nobody holds streams, and there is next to nothing to define.
+struct OfImage;
+
+impl Meanwhile for OfImage {
+    fn begin(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, sink: &mut Sink<'_>) -> Result<Option<Settled>> {
+        let kept = Kept { definition: Definition::new(IMAGE, Vec::new()), settled: None };
         sink.definition(&kept.encode_to_vec());
         Ok(None)
-    };
-    perform(&plan, &externals, &mut None, &mut note, tell)
+    }
 }
 
 /// A relative one is tried against the images first, as CRIU's users write it.

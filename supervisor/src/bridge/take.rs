@@ -18,6 +18,7 @@ use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
 use super::Kept;
 use super::image::{Sink, inventory};
 use super::progress::Tell;
+use crate::definition::Definition;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::wire::{Settled, Take, Taken};
@@ -58,13 +59,46 @@ pub struct Watch {
     pub trackers: Vec<Tracking>,
 }
 
-/// Takes a snapshot of a tree. `settle` is called while it stands still. Who watches from then on comes with
-/// it, if it runs on.
+/// The standard streams of a tree, which are held outside it.
+pub trait Streams {
+    /// Has them settled; who does that need not be waited for.
+    fn settle(&mut self) -> Result<()>;
+    /// Where log and input stand, once they are.
+    fn settled(&mut self) -> Result<Settled>;
+}
+
+/// What else happens while a tree stands still.
+pub(super) trait Meanwhile {
+    /// At the beginning.
+    fn begin(&mut self) -> Result<()>;
+    /// Once all is known of the tree.
+    fn end(&mut self, sink: &mut Sink<'_>) -> Result<Option<Settled>>;
+}
+
+/// A workload's streams are settled, and its definition goes into the snapshot.
+struct OfWorkload<'a> {
+    streams: &'a mut dyn Streams,
+    definition: &'a Definition,
+}
+
+impl Meanwhile for OfWorkload<'_> {
+    fn begin(&mut self) -> Result<()> {
+        self.streams.settle()
+    }
+
+    fn end(&mut self, sink: &mut Sink<'_>) -> Result<Option<Settled>> {
+        let settled = Some(self.streams.settled()?);
+        sink.definition(&Kept { definition: self.definition.clone(), settled }.encode_to_vec());
+        Ok(settled)
+    }
+}
+
+/// Takes a snapshot of a tree. Who watches from then on comes with it, if it runs on.
 pub fn checkpoint(
     home: &Home,
     take: &Take,
     Given { roots, externals, watching }: Given<'_>,
-    settle: &mut dyn FnMut() -> Result<Settled>,
+    streams: &mut dyn Streams,
     tell: Tell<'_>,
 ) -> Result<(Taken, Option<Watch>)> {
     let what = &take.definition;
@@ -87,17 +121,12 @@ pub fn checkpoint(
         close_tcp: what.close_tcp,
         private: true,
     };
-    let mut note = |sink: &mut Sink<'_>| {
-        let settled = settle()?;
-        let kept = Kept { definition: what.clone(), settled: Some(settled) };
-        sink.definition(&kept.encode_to_vec());
-        Ok(Some(settled))
-    };
+    let mut meanwhile = OfWorkload { streams, definition: what };
     let mut trackers = watching.map(|watch| match plan.parent {
         Some(parent) if parent == watch.seq => watch.trackers,
         _ => Vec::new(),
     });
-    let taken = perform(&plan, externals, &mut trackers, &mut note, tell)?;
+    let taken = perform(&plan, externals, &mut trackers, &mut meanwhile, tell)?;
     let seq = taken.seq;
     Ok((taken, trackers.filter(|_| !plan.stop).map(|trackers| Watch { seq, trackers })))
 }
@@ -115,14 +144,14 @@ pub(super) fn perform(
     plan: &Plan<'_>,
     externals: &[External],
     trackers: &mut Option<Vec<Tracking>>,
-    while_frozen: &mut dyn FnMut(&mut Sink<'_>) -> Result<Option<Settled>>,
+    meanwhile: &mut dyn Meanwhile,
     tell: Tell<'_>,
 ) -> Result<Taken> {
-    match take(plan, externals, trackers, !plan.stop, while_frozen, tell) {
+    match take(plan, externals, trackers, !plan.stop, meanwhile, tell) {
         // Rare; and what is asked in the pause cannot change.
         Err(Error::Engine(error @ engine::error::Error::Changed(_))) => {
             tracing::debug!(%error, "once more, without foresight");
-            take(plan, externals, trackers, false, while_frozen, tell)
+            take(plan, externals, trackers, false, meanwhile, tell)
         }
         taken => taken,
     }
@@ -133,7 +162,7 @@ fn take(
     externals: &[External],
     trackers: &mut Option<Vec<Tracking>>,
     foresee: bool,
-    while_frozen: &mut dyn FnMut(&mut Sink<'_>) -> Result<Option<Settled>>,
+    meanwhile: &mut dyn Meanwhile,
     tell: Tell<'_>,
 ) -> Result<Taken> {
     let began = now();
@@ -153,11 +182,13 @@ fn take(
     let room = session::room(&running, &foresight);
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
-    let settled = while_frozen(&mut sink)?;
+    meanwhile.begin()?;
     let Plan { close_tcp, private, .. } = *plan;
     let options =
         session::Options { externals, close_tcp, private, foresight, trackers: known.as_deref() };
-    let mut inventoried = frozen.inventory(&options)?;
+    let inventoried = frozen.inventory(&options);
+    let settled = meanwhile.end(&mut sink)?;
+    let mut inventoried = inventoried?;
     if !inventoried.obstacles().is_empty() {
         // Refused, before any more is read.
         return Err(inventoried
