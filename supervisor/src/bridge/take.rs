@@ -211,11 +211,7 @@ fn take(
     let mut captured =
         if plan.stop { inventoried.capture() } else { inventoried.capture_running(room) }?;
     let mut watching = captured.trackers()?;
-    let tracker = match watching.first().map(|one| one.kind) {
-        None => Tracker::Full,
-        Some(Kind::SoftDirty) => Tracker::SoftDirty,
-        Some(Kind::WriteProtect) => Tracker::WriteProtect,
-    };
+    let tracker = tracker_of(&watching);
     trackers.iter_mut().for_each(|known| known.append(&mut watching));
     notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
     notes.dedup();
@@ -230,6 +226,15 @@ fn take(
     trackers.iter_mut().flatten().for_each(|one| one.told = Told::default());
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
+}
+
+/// What a snapshot says of who watches.
+fn tracker_of(watching: &[Tracking]) -> Tracker {
+    match watching.first().map(|one| one.kind) {
+        None => Tracker::Full,
+        Some(Kind::SoftDirty) => Tracker::SoftDirty,
+        Some(Kind::WriteProtect) => Tracker::WriteProtect,
+    }
 }
 
 /// Writes and commits; the tree runs on as soon as it may.
