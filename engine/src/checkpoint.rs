@@ -259,9 +259,10 @@ impl Work<'_> {
             process.fs = self.filesystem(pid)?;
             process.space = self.space(tree, pid, answers.brk)?;
         } else {
-            let status = procfs::text(format!("/proc/{pid}/status"));
-            let status = status.map_err(kernel_io("read"))?;
-            self.inventory.attributes.extend(of_zombie(pid, &status)?);
+            let text =
+                |name| procfs::text(format!("/proc/{pid}/{name}")).map_err(kernel_io("read"));
+            let status = text("status")?;
+            self.inventory.attributes.extend(of_zombie(pid, &status, &text("limits")?)?);
             process.life = self.without_core(pid, member.life);
             // Of its only thread nothing is left but what it blocked.
             let blocked = Fields::parse(&status).take_number("SigBlk", 16).unwrap_or(0);

@@ -1,5 +1,5 @@
 // cc: gcc -O1 -g -Wall
-// A tree with a zombie of known status, stopped children (of one nobody was told), one that goes on after a stop (which nobody
+// A tree with a zombie of known status and limits, stopped children (of one nobody was told), one that goes on after a stop (which nobody
 // was told either), a session and a group of their own, an orphan
 // under a subreaper, copy-on-write memory shared by parent and child, and what of it goes into core files.
 #include "subject.h"
@@ -22,7 +22,13 @@ int main(void) {
     char *private = malloc(1 << 20);
     memset(private, 'p', 1 << 20);
     int zombie = fork(), ends[2], status;
-    if (zombie == 0) _exit(33);
+    if (zombie == 0) {
+        struct rlimit files;
+        MUST(getrlimit(RLIMIT_NOFILE, &files) == 0);
+        files.rlim_cur = 77;
+        MUST(setrlimit(RLIMIT_NOFILE, &files) == 0);
+        _exit(33);
+    }
     MUST(pipe(ends) == 0);
     int stopped = fork();
     if (stopped == 0) {

@@ -65,10 +65,53 @@ impl Attribute for Limits {
     }
 }
 
+/// What is still told of a zombie, in the order of their numbers: `/proc/PID/limits`.
+pub(super) fn of_zombie(table: &str) -> Result<State> {
+    let limits = table.lines().skip(1).map(row).collect::<Option<Vec<_>>>();
+    let all = limits.filter(|limits| i64::try_from(limits.len()) == Ok(COUNT));
+    Ok(State { limits: all.ok_or_else(|| Error::Record("limits".into(), None))? })
+}
+
+/// Its name is as wide as the widest; `proc_pid_limits()` of `fs/proc/base.c`.
+fn row(line: &str) -> Option<Limit> {
+    let mut words = line.get(26..)?.split_whitespace().map(|word| match word {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    });
+    Some(Limit { cur: words.next()??, max: words.next()?? })
+}
+
 fn limit(reply: &Reply) -> Result<Limit> {
     reply.value()?;
     match reply.out.as_chunks().0 {
         [cur, max] => Ok(Limit { cur: u64::from_ne_bytes(*cur), max: u64::from_ne_bytes(*max) }),
         _ => Err(Error::Record("limits".into(), None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_tells_them_in_order() {
+        let state = of_zombie(&std::fs::read_to_string("/proc/self/limits").unwrap()).unwrap();
+        let files = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+        let (cur, max) = files.unwrap();
+        assert_eq!(
+            state.limits[usize::try_from(nix::libc::RLIMIT_NOFILE).unwrap()],
+            Limit { cur, max }
+        );
+        assert!(
+            of_zombie("Limit\nMax cpu time    1    2\n").is_err(),
+            "all of it is told, or nothing"
+        );
+    }
+
+    #[test]
+    fn a_row_may_have_no_limit() {
+        let line = "Max stack size            8388608              unlimited            bytes     ";
+        assert_eq!(row(line), Some(Limit { cur: 8 << 20, max: u64::MAX }));
+        assert_eq!(row("Max stack size            some"), None);
     }
 }

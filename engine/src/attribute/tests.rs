@@ -85,10 +85,11 @@ fn every_line_of_the_status_file_is_claimed() {
 fn a_zombie_is_still_somebodys() {
     let status = "Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 \nCapInh:\t0\nCapPrm:\t0\n\
                   CapEff:\t0\nCapBnd:\t1\nCapAmb:\t0\n";
-    let [((owner, name), state), _] = of_zombie(Pid(7), status).unwrap();
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let [((owner, name), state), ..] = of_zombie(Pid(7), status, &limits).unwrap();
     assert_eq!((owner, name.as_str()), (Owner::Thread(Pid(7), Tid(7)), "credentials"));
     let mut batch = Batch::default();
     (find(&name).unwrap().restore)(&state, &mut batch).unwrap();
     assert!(batch.0.iter().any(|call| call.name == "setresuid"));
-    assert!(of_zombie(Pid(7), "Uid:\t1\n").is_err(), "all of it is told, or nothing");
+    assert!(of_zombie(Pid(7), "Uid:\t1\n", &limits).is_err(), "all of it is told, or nothing");
 }

@@ -30,13 +30,15 @@ impl Restorer<'_> {
             let args = [number.into(), Arg::In(vec![0; 32]), 0.into(), 8.into()];
             batch.call("rt_sigaction", libc::SYS_rt_sigaction, args); // Ours are not its own.
         }
+        done(&self.blanks.caller(tid(pid))?.perform(&batch)?)?;
+        self.seen_by_others(pid)?;
         if signal != 0 && signal != libc::SIGKILL {
             let limit = Arg::In(vec![0; 16]);
             let core = [0.into(), i64::from(libc::RLIMIT_CORE).into(), limit, 0.into()];
+            let mut batch = Batch::default();
             batch.call("prlimit64", libc::SYS_prlimit64, core);
+            done(&self.blanks.caller(tid(pid))?.perform(&batch)?)?;
         }
-        done(&self.blanks.caller(tid(pid))?.perform(&batch)?)?;
-        self.seen_by_others(pid)?;
         hold::stop(pid.0).map_err(died("ptrace", pid))?;
         let blocked = self.inventory.threads.get(&tid(pid)).map(|thread| thread.blocked);
         let deadly = if signal == 0 { 0 } else { 1u64 << (signal - 1) };
