@@ -6,7 +6,6 @@ use std::fs::{File, read_to_string};
 use std::io::{self, BufRead, BufReader};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,17 +14,19 @@ use engine::family;
 use engine::image::{Contents, ImageSink};
 use engine::inventory::{Inventory, Pid};
 use engine::session::{Foresight, Frozen, Options, Told, Tracker, room};
+use tempfile::TempDir;
 
 const PAGE: u64 = 4096;
 const ROUNDS: usize = 60;
 const ROUNDS_FULL: usize = 2000;
 
-struct Subject(Child);
+/// The program, and a folder of its own: whoever truncates a file takes pages from all who have it mapped.
+struct Subject(Child, TempDir);
 
 impl Subject {
     fn start() -> Self {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        let program = folder.join("torture");
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let program = folder.path().join("torture");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torture.c");
         let mut compiler = Command::new("gcc");
         compiler.args(["-O1", "-Wall", "-pthread", "-o"]).arg(&program).arg(source);
@@ -35,7 +36,7 @@ impl Subject {
         // a thread goes on.
         command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
         command
-            .arg(folder.join("torture.file"))
+            .arg(folder.path().join("torture.file"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -43,7 +44,7 @@ impl Subject {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "READY\n");
-        Self(child)
+        Self(child, folder)
     }
 
     fn pid(&self) -> Pid {

@@ -17,8 +17,8 @@ use super::flags;
 use super::foresight::Foresight;
 use super::pages::{self, Ranges};
 use super::ranges::without;
-use super::tracker::Tracker;
 use super::tracker::write_protect::forget_watching;
+use super::tracker::{Asked, Tracker};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Backing, Layout, OpenFileId, Pid, Space, Special, Vma};
 use crate::procfs;
@@ -117,8 +117,12 @@ pub(crate) fn space(
     let exe = file(&format!("/proc/{pid}/exe"), OFlag::O_RDONLY)?;
     let exe = (reader.register)(pid, exe, "executable")?;
     let vmas = reader.vmas;
+    let nothing = Asked::default();
+    let before = foresight.asked(pid).unwrap_or(&nothing);
     let (pages, changed) = match tracker {
-        Some(tracker) => tracker.look(&vmas).map(|(pages, changed)| (pages, Some(changed)))?,
+        Some(tracker) => {
+            tracker.look(&vmas, before).map(|(pages, changed)| (pages, Some(changed)))?
+        }
         None => (pages::of(pid, &vmas)?, None),
     };
     let auxv = procfs::bytes(format!("/proc/{pid}/auxv")).map_err(kernel_io("read"))?;
@@ -127,7 +131,7 @@ pub(crate) fn space(
     let written = pages::of_files(&pages.own, &vmas);
     let own = match changed {
         Some(changed) => {
-            let ahead = foresight.ahead(pid).without(&changed.again);
+            let ahead = before.ahead.clone().without(&changed.again);
             let unchanged = without(&pages.own, &changed.since);
             Own { pages: changed.since, unchanged, ahead, ..Own::default() }
         }

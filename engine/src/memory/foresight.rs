@@ -8,11 +8,10 @@
 //! in between. Who has areas that a twin lacks, or whose flags it lacks, is asked in the pause as ever.
 use std::collections::BTreeMap;
 
-use super::ahead::Ahead;
 use super::collect::{kept, refused};
 use super::flags;
-use super::tracker::Tracker;
 use super::tracker::write_protect::forget_watching;
+use super::tracker::{Asked, Tracker};
 use crate::error::{Error, Obstacle, Result};
 use crate::inventory::{Pid, Space, SpaceId, Vma};
 use crate::procfs;
@@ -33,10 +32,8 @@ pub(super) fn is_twin_worth(changed: u64, all: u64) -> bool {
 pub struct Foresight {
     /// Their smaps.
     told: BTreeMap<Pid, String>,
-    /// Of those that are watched, how much they have written, in bytes.
-    changed: BTreeMap<Pid, u64>,
-    /// Copies of that.
-    ahead: BTreeMap<Pid, Ahead>,
+    /// What those told that are watched.
+    asked: BTreeMap<Pid, Asked>,
 }
 
 impl Foresight {
@@ -46,18 +43,14 @@ impl Foresight {
         let large = pids.into_iter().filter(|pid| private(*pid) >= TWIN_FROM);
         let told = |pid| Some((pid, procfs::text(format!("/proc/{pid}/smaps")).ok()?));
         let told: BTreeMap<_, _> = large.filter_map(told).collect();
-        let (mut changed, mut ahead) = (BTreeMap::new(), BTreeMap::new());
-        for tracker in trackers.iter_mut().filter(|one| told.contains_key(&one.pid)) {
-            let (bytes, copies) = tracker.ahead();
-            changed.insert(tracker.pid, bytes);
-            ahead.insert(tracker.pid, copies);
-        }
-        Self { told, changed, ahead }
+        let watched = trackers.iter_mut().filter(|one| told.contains_key(&one.pid));
+        let asked = watched.map(|tracker| (tracker.pid, tracker.ask())).collect();
+        Self { told, asked }
     }
 
-    /// What of a process is copied already, as it was when it was asked.
-    pub(super) fn ahead(&self, pid: Pid) -> Ahead {
-        self.ahead.get(&pid).cloned().unwrap_or_default()
+    /// What a process told that is watched.
+    pub(super) fn asked(&self, pid: Pid) -> Option<&Asked> {
+        self.asked.get(&pid)
     }
 
     /// Whether a process was asked.
@@ -68,7 +61,7 @@ impl Foresight {
     /// How much of its memory will have to be copied in the pause, about.
     pub(crate) fn to_copy(&self, pid: Pid) -> u64 {
         let all = private(pid);
-        let changed = self.changed.get(&pid).copied().filter(|_| self.knows(pid)).unwrap_or(all);
+        let changed = self.asked(pid).map_or(all, |asked| asked.changed);
         if is_twin_worth(changed, all) { 0 } else { changed }
     }
 

@@ -52,6 +52,17 @@ pub enum Kind {
 #[derive(Debug, Clone, Default)]
 pub struct Told(Ranges);
 
+/// What a running process told.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// How many bytes it has written since the last snapshot, about.
+    pub(super) changed: u64,
+    /// Copies of them, as far as they are still what they were.
+    pub(super) ahead: Ahead,
+    /// See [`Method::look`].
+    pub(super) had: Ranges,
+}
+
 /// Which pages of a space's own have changed.
 #[derive(Debug)]
 pub(super) struct Changed {
@@ -67,7 +78,9 @@ pub(crate) trait Method {
     fn watches(&self, of: &Tracker) -> bool;
     /// The pages of a stopped process, and which of its own have changed since the last time, or more; from
     /// now on, it is since now.
-    fn look(&self, of: &Tracker, vmas: &[Vma]) -> Result<(Pages, Ranges)>;
+    ///
+    /// In `had` are pages that were there when it was asked while it ran.
+    fn look(&self, of: &Tracker, vmas: &[Vma], had: &Ranges) -> Result<(Pages, Ranges)>;
     /// Which pages of a running process were written since the last time, or more.
     fn so_far(&self, of: &Tracker) -> SoFar;
 }
@@ -76,7 +89,11 @@ pub(crate) trait Method {
 #[derive(Debug)]
 pub(crate) enum SoFar {
     /// These pages; from now on, it is since now.
-    Since(Ranges),
+    Since {
+        written: Ranges,
+        /// All pages of what is watched, as far as it is known.
+        had: Ranges,
+    },
     /// So many bytes, about; it will be told in the pause.
     About(u64),
 }
@@ -107,8 +124,8 @@ impl Tracker {
     }
 
     /// The pages of a stopped process, and which of them have changed; from now on, it is since now.
-    pub(super) fn look(&mut self, vmas: &[Vma]) -> Result<(Pages, Changed)> {
-        let (pages, mut again) = self.kind.method().look(self, vmas)?;
+    pub(super) fn look(&mut self, vmas: &[Vma], before: &Asked) -> Result<(Pages, Changed)> {
+        let (pages, mut again) = self.kind.method().look(self, vmas, &before.had)?;
         again.sort_unstable();
         let again = joined(&again);
         self.remember(&again);
@@ -116,15 +133,15 @@ impl Tracker {
         Ok((pages, Changed { since, again }))
     }
 
-    /// How many bytes a running process has written since the last snapshot, about, and copies of them.
-    pub(super) fn ahead(&mut self) -> (u64, Ahead) {
+    /// Asks a running process.
+    pub(super) fn ask(&mut self) -> Asked {
         match self.kind.method().so_far(self) {
-            SoFar::Since(pages) => {
-                self.remember(&pages);
-                let bytes = self.told.0.iter().map(|(start, end)| end - start).sum();
-                (bytes, Ahead::of(self.pid, &pages))
+            SoFar::Since { written, had } => {
+                self.remember(&written);
+                let changed = self.told.0.iter().map(|(start, end)| end - start).sum();
+                Asked { changed, ahead: Ahead::of(self.pid, &written), had }
             }
-            SoFar::About(bytes) => (bytes, Ahead::default()),
+            SoFar::About(changed) => Asked { changed, ..Asked::default() },
         }
     }
 

@@ -58,7 +58,7 @@ impl Method for SoftDirty {
         read == Ok(entry.len()) && u64::from_ne_bytes(entry) & MARKED != 0
     }
 
-    fn look(&self, of: &Tracker, vmas: &[Vma]) -> Result<(Pages, Ranges)> {
+    fn look(&self, of: &Tracker, vmas: &[Vma], _: &Ranges) -> Result<(Pages, Ranges)> {
         let pages = pages::of(of.pid, vmas)?;
         let (watched, others): (Vec<_>, Vec<_>) = vmas.iter().partition(|vma| can_be_watched(vma));
         let areas = |vmas: &[&Vma]| vmas.iter().map(|vma| (vma.start, vma.end)).collect::<Ranges>();

@@ -7,13 +7,17 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::errno::Errno;
+
 use super::{Method, SoFar, Tracker, can_be_watched, pagemap_of};
 use crate::error::{Result, kernel_io};
 use crate::inventory::{Pid, Vma};
-use crate::memory::pages::{self, Pages, REGIONS, USER};
-use crate::memory::ranges::{Ranges, joined};
+use crate::memory::pages::{self, Pages, REGIONS, USER, Watched};
+use crate::memory::ranges::{Ranges, intersect, joined};
 use crate::procfs::smaps::Area;
-use crate::sys::pagemap::{self, PRESENT, Region, SWAPPED, WPALLOWED, WRITTEN, Which};
+use crate::sys::pagemap::{
+    self, GUARD, PFNZERO, PRESENT, Region, SWAPPED, WPALLOWED, WRITTEN, Which,
+};
 use crate::sys::userfaultfd::{self, Watch};
 
 /// See the head of this file.
@@ -25,9 +29,9 @@ impl Method for WriteProtect {
         File::open(pagemap_of(of.pid)).is_ok_and(|pagemap| is_watched(&pagemap, (0, USER)))
     }
 
-    fn look(&self, of: &Tracker, vmas: &[Vma]) -> Result<(Pages, Ranges)> {
+    fn look(&self, of: &Tracker, vmas: &[Vma], had: &Ranges) -> Result<(Pages, Ranges)> {
         let pagemap = File::open(pagemap_of(of.pid)).map_err(kernel_io("open"))?;
-        let (mut ours, mut changed) = (Ranges::new(), Ranges::new());
+        let (mut ours, mut since, mut changed) = (Ranges::new(), Ranges::new(), Ranges::new());
         for vma in vmas {
             let area = (vma.start, vma.end);
             let known = can_be_watched(vma) && is_watched(&pagemap, area);
@@ -36,21 +40,48 @@ impl Method for WriteProtect {
             if registered {
                 ours.push(area);
             }
-            if !registered || !known {
-                changed.push(area);
-            }
+            (if registered && known { &mut since } else { &mut changed }).push(area);
         }
-        let (pages, mut written) = pages::look(of.pid, vmas, &ours)?;
+        let watched = Watched { areas: ours, had: intersect(had, &since) };
+        let (pages, mut written) = pages::look(of.pid, vmas, &watched)?;
         changed.append(&mut written);
         Ok((pages, changed))
     }
 
     fn so_far(&self, of: &Tracker) -> SoFar {
         let Ok(pagemap) = File::open(pagemap_of(of.pid)) else { return SoFar::About(0) };
-        let all = vec![(0, USER)];
-        // Some may be protected already.
-        SoFar::Since(written(&pagemap, &all).unwrap_or(all))
+        match all(&pagemap, GUARD) {
+            Ok((written, had)) => SoFar::Since { written, had },
+            // Before 6.16: what is there may be guards.
+            Err(Errno::EINVAL) => {
+                let written = all(&pagemap, 0).map(|(written, _)| written);
+                SoFar::Since {
+                    written: written.unwrap_or_else(|_| everything()),
+                    had: Ranges::new(),
+                }
+            }
+            // Some may be protected already.
+            Err(_) => SoFar::Since { written: everything(), had: Ranges::new() },
+        }
     }
+}
+
+fn everything() -> Ranges {
+    vec![(0, USER)]
+}
+
+/// Of all areas that are watched, which pages were written, which are protected from now on; and all pages
+/// that there are.
+fn all(pagemap: &File, guard: u64) -> nix::Result<(Ranges, Ranges)> {
+    let (any, tell) = (PRESENT | SWAPPED, PRESENT | WRITTEN);
+    let not = PFNZERO | guard;
+    let which = Which { not, all: WPALLOWED, any, tell, protect: true, ..Which::default() };
+    let (mut found, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
+    pagemap::scan_all(pagemap.as_fd(), (0, USER), which, &mut room, &mut found)?;
+    let range = |region: &Region| (region.start, region.end);
+    let written = found.iter().filter(|region| region.categories & WRITTEN != 0).map(range);
+    let had = found.iter().map(range).collect();
+    Ok((written.collect(), joined(&had)))
 }
 
 fn watch(fd: BorrowedFd<'_>, pagemap: &File, area: (u64, u64), known: bool) -> bool {
@@ -58,17 +89,6 @@ fn watch(fd: BorrowedFd<'_>, pagemap: &File, area: (u64, u64), known: bool) -> b
     // marked, and written all the same, these would never count as written.
     userfaultfd::register(fd, area, Watch::Protected).is_ok()
         && (known || !is_marked(pagemap, area) || userfaultfd::unprotect(fd, area).is_ok())
-}
-
-/// Pages of these areas that were written; they are protected from now on.
-fn written(pagemap: &File, areas: &Ranges) -> nix::Result<Ranges> {
-    let (all, any) = (WPALLOWED | WRITTEN, PRESENT | SWAPPED);
-    let which = Which { all, any, protect: true, ..Which::default() };
-    let (mut found, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
-    for area in joined(areas) {
-        pagemap::scan_all(pagemap.as_fd(), area, which, &mut room, &mut found)?;
-    }
-    Ok(found.iter().map(|region| (region.start, region.end)).collect())
 }
 
 /// Whether a page counts as not written.
@@ -102,7 +122,7 @@ pub(crate) fn forget_watching(pid: Pid, areas: &mut [Area<'_>]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Changed, Kind, Told};
+    use super::super::{Asked, Changed, Kind, Told};
     use super::*;
     use crate::inventory::{Backing, SpaceId};
     use crate::remote::{Batch, Caller, RemoteFd};
@@ -127,8 +147,10 @@ mod tests {
         let end = base + (39 << 20);
         let vma = Vma { start: base, end, prot: 3, shared: false, backing, flags, name: None };
         let own = vec![(base, end)];
-        let changed =
-            |tracker: &mut Tracker| tracker.look(std::slice::from_ref(&vma)).unwrap().1.since;
+        let look = |tracker: &mut Tracker, before: &Asked| {
+            tracker.look(std::slice::from_ref(&vma), before).unwrap()
+        };
+        let changed = |tracker: &mut Tracker| look(tracker, &Asked::default()).1.since;
         assert!(!tracker.watches());
         assert_eq!(changed(&mut tracker), own, "nothing was known before");
         let mut smaps = [Area { start: base, end, flags: vec!["rd", "uw"], ..Area::default() }];
@@ -141,11 +163,13 @@ mod tests {
             room[offset + page * 4096 + 17] = 2;
         }
         let page = |number: u64| base + number * 4096;
-        let (bytes, ahead) = tracker.ahead();
-        assert_eq!(bytes, 3 * 4096);
-        assert_eq!(ahead.ranges(), &[(page(3), page(5)), (page(900), page(901))]);
+        let before = tracker.ask();
+        assert_eq!(before.changed, 3 * 4096);
+        assert_eq!(before.ahead.ranges(), &[(page(3), page(5)), (page(900), page(901))]);
+        assert_eq!(before.had, own);
         room[offset + 4 * 4096] = 3;
-        let (_, Changed { since, again }) = tracker.look(std::slice::from_ref(&vma)).unwrap();
+        let (pages, Changed { since, again }) = look(&mut tracker, &before);
+        assert_eq!(pages.own, own);
         assert_eq!(since, [(page(3), page(5)), (page(900), page(901))], "since the last image");
         assert_eq!(again, [(page(4), page(5))], "since they were copied");
         tracker.told = Told::default();
