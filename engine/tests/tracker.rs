@@ -21,7 +21,7 @@ const ROUNDS: usize = 60;
 const ROUNDS_FULL: usize = 2000;
 
 /// The program, and a folder of its own: whoever truncates a file takes pages from all who have it mapped.
-struct Subject(Child, TempDir);
+struct Subject(Child, #[expect(dead_code, reason = "removed when it is dropped")] TempDir);
 
 impl Subject {
     fn start() -> Self {
