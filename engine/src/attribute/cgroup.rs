@@ -5,6 +5,7 @@
 //! systemd's units are systemd's to make: without them the process stays in ours, which is said.
 //! Kernel: cgroups(7), `kernel/cgroup/cgroup.c`; mounts by `/proc/self/mountinfo`.
 //! Deliberately absent: threads of one process in different groups.
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::{Attribute, Lacking, Owner, Scope, Seen};
@@ -132,9 +133,14 @@ fn different_threads(owner: Owner, leader: &str) -> Result<bool> {
     let folder = owner.file("task");
     let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(false) };
     for entry in entries.flatten().filter(|entry| *entry.file_name() != *owner.tid().to_string()) {
-        let path = entry.path().join(FILE);
-        if procfs::text(path).map_err(kernel_io("read"))? != leader {
-            return Ok(true);
+        match procfs::text(entry.path().join(FILE)) {
+            Ok(text) if text == leader => {}
+            Ok(_) => return Ok(true),
+            // It has ended since: whoever is only looked at goes on meanwhile.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    || error.raw_os_error() == Some(nix::libc::ESRCH) => {}
+            Err(error) => return Err(kernel_io("read")(error)),
         }
     }
     Ok(false)

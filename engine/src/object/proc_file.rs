@@ -133,10 +133,13 @@ mod tests {
         assert_eq!(owner("/proc/meminfo"), None);
         let mut bench = Bench::default();
         bench.collect::<ProcFile>(&[File::open("/proc/1/status").unwrap().into()]);
-        std::thread::spawn(|| File::open("/proc/thread-self/status").unwrap())
-            .join()
-            .map(|file| bench.collect::<ProcFile>(&[file.into()]))
-            .unwrap();
+        let own = || (File::open("/proc/thread-self/status").unwrap(), nix::unistd::gettid());
+        let (file, tid) = std::thread::spawn(own).join().unwrap();
+        // Whoever has joined it may go on before it is gone.
+        while std::fs::exists(format!("/proc/self/task/{tid}")).unwrap() {
+            std::thread::yield_now();
+        }
+        bench.collect::<ProcFile>(&[file.into()]);
         assert_eq!(bench.codes(), ["proc_file:stranger", "proc_file:stranger"]);
     }
 }
