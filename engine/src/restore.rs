@@ -87,15 +87,19 @@ fn perform(image: &dyn ImageSource, options: &Options, verify: bool) -> Result<R
     let mut restorer = Restorer::new(&inventory, image, options, &steps)?;
     restorer.verify = verify;
     let _adopting = Adopting::start(options, &steps)?;
-    if options.continue_clocks {
-        clocks::go_on(inventory.clocks)?;
-    }
-    for step in &steps {
+    let own_clocks =
+        options.continue_clocks.then(|| clocks::go_on(inventory.clocks)).transpose()?;
+    let is_ours = |step: &Step| matches!(step, Step::Fork(birth) if birth.maker.is_none());
+    let last_of_ours = steps.iter().rposition(is_ours);
+    for (number, step) in steps.iter().enumerate() {
         crate::fault::point(step.point());
         if let Err(error) = restorer.perform(step) {
             tracing::debug!(?step, %error, "the step failed");
             restorer.give_up();
             return Err(error);
+        }
+        if last_of_ours == Some(number) {
+            own_clocks.iter().for_each(clocks::come_back);
         }
     }
     let roots = inventory.processes.iter().filter(|(_, process)| process.parent.is_none());

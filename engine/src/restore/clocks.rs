@@ -3,18 +3,21 @@
 //! Its offsets count from the host's clocks, and can be set until somebody is born into it: so before
 //! the first blank. Kernel: `time_namespaces(7)`, since 5.6.
 use nix::libc::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLONE_NEWTIME};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 use std::fmt::Write as _;
+use std::fs::File;
 
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::inventory::Clocks;
 
 const SECOND: i64 = 1_000_000_000;
 
-/// Whoever is forked from now on sees `clocks` go on.
-pub(super) fn go_on(clocks: Clocks) -> Result<()> {
+/// Whoever is forked from now on sees `clocks` go on. Returns the namespace for those of whom we want that
+/// no more.
+pub(super) fn go_on(clocks: Clocks) -> Result<File> {
+    let own = File::open("/proc/thread-self/ns/time").map_err(kernel_io("open"))?;
     unshare(CloneFlags::from_bits_retain(CLONE_NEWTIME)).map_err(kernel("unshare"))?;
     // Of this very thread: the namespace is for its children only.
     let path = format!("/proc/{}/timens_offsets", gettid());
@@ -32,7 +35,16 @@ pub(super) fn go_on(clocks: Clocks) -> Result<()> {
         let (seconds, rest) = (offset.div_euclid(SECOND), offset.rem_euclid(SECOND));
         let _ = writeln!(lines, "{name} {seconds} {rest}");
     }
-    std::fs::write(&path, lines).map_err(kernel_io("write"))
+    std::fs::write(&path, lines).map_err(kernel_io("write"))?;
+    Ok(own)
+}
+
+/// Before 6.2 the kernel starts no thread for whoever's children are to be in another namespace than itself.
+/// Since then it does not matter that this can fail, while a thread of ours is still ending.
+pub(super) fn come_back(own: &File) {
+    if let Err(error) = setns(own, CloneFlags::from_bits_retain(CLONE_NEWTIME)) {
+        tracing::debug!(%error, "still with the clocks of the tree");
+    }
 }
 
 /// What the namespace, a copy of ours as yet, adds to the host's clock.
