@@ -16,7 +16,7 @@ use std::time::Duration;
 use engine::external::External;
 use engine::inventory::{Pid, SpaceId};
 use engine::passing;
-use engine::session::{Kind, Told, Tracker};
+use engine::session::{Anchors, Kind, Told, Tracker};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -117,6 +117,7 @@ fn keep(shim: &mut Channel, watch: &Watch) -> Result<()> {
         pid: one.pid.0,
         space: one.space.0,
         soft_dirty: one.kind == Kind::SoftDirty,
+        anchors: one.anchors.numbers(),
     };
     let trackers: Vec<_> = watch.trackers.iter().take(MOST_WATCHED).collect();
     let spaces = trackers.iter().map(|one| watched(one)).collect();
@@ -175,7 +176,8 @@ fn given(shim: &mut Channel) -> Result<Given> {
     let mut tracker = |watched: Watched| {
         let (pid, space) = (Pid(watched.pid), SpaceId(watched.space));
         let kind = if watched.soft_dirty { Kind::SoftDirty } else { Kind::WriteProtect };
-        Some(Tracker { pid, space, kind, fd: shim.take_passed()?, told: Told::default() })
+        let (anchors, told) = (Anchors::of_numbers(&watched.anchors), Told::default());
+        Some(Tracker { pid, space, kind, fd: shim.take_passed()?, anchors, told })
     };
     let watching = names.watching.map(|watching| Watch {
         seq: watching.seq,

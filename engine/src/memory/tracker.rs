@@ -16,6 +16,7 @@ use std::fmt::Debug;
 use std::io;
 use std::os::fd::OwnedFd;
 
+pub use self::soft_dirty::Anchors;
 use self::soft_dirty::SoftDirty;
 use self::write_protect::WriteProtect;
 use super::ahead::Ahead;
@@ -35,6 +36,8 @@ pub struct Tracker {
     pub kind: Kind,
     /// What it lasts as long as: a userfaultfd, or the space's pagemap.
     pub fd: OwnedFd,
+    /// What is there that soft-dirty marks do not tell of.
+    pub anchors: Anchors,
     /// What it has told since then, for an image that came to nothing: it will not tell it again.
     pub told: Told,
 }
@@ -80,7 +83,7 @@ pub(crate) trait Method {
     /// now on, it is since now.
     ///
     /// In `had` are pages that were there when it was asked while it ran.
-    fn look(&self, of: &Tracker, vmas: &[Vma], had: &Ranges) -> Result<(Pages, Ranges)>;
+    fn look(&self, of: &mut Tracker, vmas: &[Vma], had: &Ranges) -> Result<(Pages, Ranges)>;
     /// Which pages of a running process were written since the last time, or more.
     fn so_far(&self, of: &Tracker) -> SoFar;
 }
@@ -110,12 +113,14 @@ impl Kind {
 impl Tracker {
     /// One that knows nothing yet.
     pub(crate) fn new(pid: Pid, space: SpaceId, kind: Kind, fd: OwnedFd) -> Self {
-        Self { pid, space, kind, fd, told: Told(vec![(0, USER)]) }
+        let (anchors, told) = (Anchors::default(), Told(vec![(0, USER)]));
+        Self { pid, space, kind, fd, anchors, told }
     }
 
     /// The same once more.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { fd: self.fd.try_clone()?, told: self.told.clone(), ..*self })
+        let (anchors, told) = (self.anchors.clone(), self.told.clone());
+        Ok(Self { fd: self.fd.try_clone()?, anchors, told, ..*self })
     }
 
     /// Whether it still knows what has changed. A process that has executed another program is not watched.

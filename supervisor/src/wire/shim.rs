@@ -259,7 +259,7 @@ pub struct Watching {
 }
 
 /// An address space of a snapshot.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Watched {
     /// A process that has it, as it sees itself.
     #[prost(int32, tag = "1")]
@@ -270,6 +270,9 @@ pub struct Watched {
     /// By soft-dirty marks; else by write protection.
     #[prost(bool, tag = "3")]
     pub soft_dirty: bool,
+    /// What these do not tell of: addresses and frames in turn.
+    #[prost(uint64, repeated, tag = "4")]
+    pub anchors: Vec<u64>,
 }
 
 /// Where the streams stand while the tree does.

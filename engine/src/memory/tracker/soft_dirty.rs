@@ -4,7 +4,13 @@
 //! Anybody may take the marks off, and what was written before that would be missed. So the last page of the
 //! environment, where hardly anybody writes, is marked again at once: a mark that is gone says that somebody
 //! has. A page of zeros that was read where a page was dropped has no mark, but no owner either.
+//!
+//! mremap(2) moves a whole page table without marking what is in it. So of each block that has one, one page's
+//! frame is remembered ([`Anchors`]): if another frame is there, or that page was written, all of the block has
+//! changed. KSM exchanges pages for equal ones without marks: where it may, all changes.
+//!
 //! Kernel: `CONFIG_MEM_SOFT_DIRTY`, `Documentation/admin-guide/mm/soft-dirty.rst`, `fs/proc/task_mmu.c`.
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +30,9 @@ use crate::procfs::smaps;
 use crate::procfs::stat::Stat;
 
 const PAGE: u64 = 4096;
+const BLOCK: u64 = 2 << 20;
 /// Of a pagemap entry.
+const FRAME: u64 = (1 << 55) - 1;
 const MARKED: u64 = 1 << 55;
 const EXCLUSIVE: u64 = 1 << 56;
 const OF_A_FILE: u64 = 1 << 61;
@@ -58,17 +66,20 @@ impl Method for SoftDirty {
         read == Ok(entry.len()) && u64::from_ne_bytes(entry) & MARKED != 0
     }
 
-    fn look(&self, of: &Tracker, vmas: &[Vma], _: &Ranges) -> Result<(Pages, Ranges)> {
+    fn look(&self, of: &mut Tracker, vmas: &[Vma], _: &Ranges) -> Result<(Pages, Ranges)> {
         let pages = pages::of(of.pid, vmas)?;
-        let (watched, others): (Vec<_>, Vec<_>) = vmas.iter().partition(|vma| can_be_watched(vma));
+        let watched = |vma: &&Vma| can_be_watched(vma) && !is_merged(vma);
+        let (watched, others): (Vec<_>, Vec<_>) = vmas.iter().partition(watched);
         let areas = |vmas: &[&Vma]| vmas.iter().map(|vma| (vma.start, vma.end)).collect::<Ranges>();
+        let own = intersect(&pages.own, &areas(&watched));
+        let mut entries = Vec::new();
+        each(of, &own, &mut |address, entry| entries.push((address, entry)))
+            .map_err(kernel("read"))?;
         let mut changed = areas(&others);
-        each(of, &intersect(&pages.own, &areas(&watched)), &mut |address, entry| {
-            if has_changed(entry) {
-                push(&mut changed, address);
-            }
-        })
-        .map_err(kernel("read"))?;
+        for block in entries.chunk_by(|one, next| block_of(one.0) == block_of(next.0)) {
+            changed.append(&mut changed_in(block, &of.anchors));
+        }
+        of.anchors = Anchors::of(&entries);
         let file = format!("/proc/{}/clear_refs", of.pid);
         fs::write(file, CLEAR).map_err(kernel_io("write"))?;
         if let Err(error) = mark_sentinel(of.pid) {
@@ -90,6 +101,60 @@ impl Method for SoftDirty {
         let read = each(of, &private, &mut |_, entry| bytes += u64::from(is_written(entry)) * PAGE);
         SoFar::About(read.map_or(0, |()| bytes))
     }
+}
+
+/// Whether KSM may exchange its pages.
+fn is_merged(vma: &Vma) -> bool {
+    vma.flags.iter().any(|flag| flag == "mg")
+}
+
+/// What one page table maps.
+fn block_of(address: u64) -> u64 {
+    address / BLOCK
+}
+
+/// One page of each block, by the block: its address, and its frame.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Anchors(BTreeMap<u64, (u64, u64)>);
+
+impl Anchors {
+    /// The last in each block of what is there: as good as any.
+    fn of(entries: &[(u64, u64)]) -> Self {
+        let there = entries.iter().filter(|(_, entry)| entry & PRESENT != 0 && frame(*entry) != 0);
+        Self(there.map(|(at, entry)| (block_of(*at), (*at, frame(*entry)))).collect())
+    }
+
+    /// As numbers: address and frame in turn.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<u64> {
+        self.0.values().flat_map(|(address, frame)| [*address, *frame]).collect()
+    }
+
+    /// Of such numbers.
+    #[must_use]
+    pub fn of_numbers(numbers: &[u64]) -> Self {
+        let anchors = numbers.as_chunks().0.iter();
+        Self(anchors.map(|[address, frame]| (block_of(*address), (*address, *frame))).collect())
+    }
+}
+
+/// Zero: nobody tells us.
+fn frame(entry: u64) -> u64 {
+    entry & FRAME
+}
+
+/// Which pages of a block have changed.
+fn changed_in(block: &[(u64, u64)], anchors: &Anchors) -> Ranges {
+    let anchor = block.first().and_then(|(at, _)| anchors.0.get(&block_of(*at)));
+    let is_anchor = |(at, entry): &(u64, u64)| {
+        Some(&(*at, frame(*entry))) == anchor && entry & (PRESENT | MARKED) == PRESENT
+    };
+    let stayed = block.iter().any(is_anchor);
+    let mut changed = Ranges::new();
+    for (at, _) in block.iter().filter(|(_, entry)| !stayed || has_changed(*entry)) {
+        push(&mut changed, *at);
+    }
+    changed
 }
 
 /// What is mapped by others too may be the page of zeros: nobody is told its number.
@@ -164,6 +229,23 @@ mod tests {
         assert!(has_changed(PRESENT | EXCLUSIVE | MARKED) && has_changed(SWAPPED | MARKED));
         assert!(has_changed(PRESENT), "a page of zeros");
         assert!(!has_changed(PRESENT | EXCLUSIVE) && !has_changed(SWAPPED));
+    }
+
+    #[test]
+    fn what_was_moved_as_a_whole_has_changed() {
+        let there = PRESENT | EXCLUSIVE;
+        let entries = [(BLOCK, there | 7), (BLOCK + PAGE, there | 8), (3 * BLOCK, there | 9)];
+        let anchors = Anchors::of_numbers(&Anchors::of(&entries).numbers());
+        let (both, last) = (vec![(BLOCK, BLOCK + 2 * PAGE)], entries[1].1);
+        let changed =
+            |first, second| changed_in(&[(BLOCK, there | first), (BLOCK + PAGE, second)], &anchors);
+        assert_eq!(changed(7, last), []);
+        assert_eq!(changed(7 | MARKED, last), [(BLOCK, BLOCK + PAGE)]);
+        assert_eq!(changed(7, there | 5), both, "another frame");
+        assert_eq!(changed(7, last | MARKED), both, "who knows");
+        assert_eq!(changed_in(&entries[..2], &Anchors::default()), both, "nothing was known");
+        let hidden = entries.map(|(at, entry)| (at, entry & !FRAME));
+        assert_eq!(changed_in(&hidden[..2], &Anchors::of(&hidden)), both, "nobody tells frames");
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Method for WriteProtect {
         File::open(pagemap_of(of.pid)).is_ok_and(|pagemap| is_watched(&pagemap, (0, USER)))
     }
 
-    fn look(&self, of: &Tracker, vmas: &[Vma], had: &Ranges) -> Result<(Pages, Ranges)> {
+    fn look(&self, of: &mut Tracker, vmas: &[Vma], had: &Ranges) -> Result<(Pages, Ranges)> {
         let pagemap = File::open(pagemap_of(of.pid)).map_err(kernel_io("open"))?;
         let (mut ours, mut since, mut changed) = (Ranges::new(), Ranges::new(), Ranges::new());
         for vma in vmas {
@@ -138,7 +138,7 @@ mod tests {
         userfaultfd::agree(fd.as_fd(), userfaultfd::TRACKING).unwrap();
         let pid = Pid(std::process::id().cast_signed());
         let (space, kind) = (SpaceId(0), Kind::WriteProtect);
-        let mut tracker = Tracker { pid, space, kind, fd, told: Told::default() };
+        let mut tracker = Tracker { told: Told::default(), ..Tracker::new(pid, space, kind, fd) };
         // So much is always fresh from the kernel.
         let mut room = vec![1_u8; 40 << 20];
         let base = (room.as_ptr().expose_provenance() as u64).next_multiple_of(4096);
