@@ -61,6 +61,21 @@ trial!(
 });
 
 trial!(
+    /// What was moved has not been written, but is another's now.
+    what_moves_comes_along, 120, |lab| {
+    let workload = run(lab, &[], "moved.c", &[]);
+    for moves in 1..4 {
+        workload.checkpoint();
+        kill(Pid::from_raw(workload.pid().unwrap()), Signal::SIGUSR1).unwrap();
+        let moved = || workload.output().matches("MOVED").count() == moves;
+        eventually("the move", Duration::from_secs(20), moved);
+        workload.checkpoint();
+        come_back(lab);
+    }
+    workload.check();
+});
+
+trial!(
     /// A new program has none of the old one's memory, though it has its number.
     another_program_is_taken_whole, 120, |lab| {
     let mut workload = run(lab, &[], "exec_again.c", &[]);
