@@ -79,7 +79,15 @@ impl View {
 
     /// Looks several times, and remembers which facts move by themselves.
     pub fn steady(root: i32) -> Self {
-        let mut view = Self::of(root);
+        let (mut view, start) = (Self::of(root), Instant::now());
+        // Who has said that it is ready may have children that are about to be.
+        while start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(100));
+            let before = std::mem::replace(&mut view, Self::of(root));
+            if before.facts.keys().eq(view.facts.keys()) {
+                break;
+            }
+        }
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(30));
             let again = Self::of(root);
