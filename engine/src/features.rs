@@ -142,7 +142,7 @@ fn can_scan() -> Option<()> {
     pagemap::scan(pagemap.as_fd(), all, which, &mut room).ok().map(drop)
 }
 
-/// Bit 55 of a page just written says so where the kernel keeps it (`pagemap.rst`).
+/// The entry of a page just written says so where the kernel keeps it.
 pub(crate) fn has_soft_dirty() -> bool {
     is_fresh_marked().unwrap_or(false)
 }
@@ -154,7 +154,7 @@ fn is_fresh_marked() -> Option<bool> {
     let pagemap = File::open("/proc/self/pagemap").ok()?;
     let mut entry = [0; 8];
     pagemap.read_exact_at(&mut entry, address / 4096 * 8).ok()?;
-    Some(u64::from_ne_bytes(entry) >> 55 & 1 == 1)
+    Some(u64::from_ne_bytes(entry) & pagemap::entry::MARKED != 0)
 }
 
 #[cfg(test)]

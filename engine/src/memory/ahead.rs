@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::origin::Copied;
-use super::ranges::{Ranges, without};
+use super::ranges::{Ranges, bytes, length, without};
 use crate::image::Run;
 use crate::inventory::Pid;
 
@@ -26,18 +26,18 @@ impl Ahead {
     /// Copies the pages in these ranges, or as many as it may.
     pub(super) fn of(pid: Pid, ranges: &Ranges) -> Self {
         let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else { return Self::default() };
-        let wanted = ranges.iter().map(length).fold(0, usize::saturating_add);
         let (mut used, mut ahead) = (0_usize, Self::default());
-        let mut bytes = vec![0; wanted.min(MOST)];
+        let mut copies = vec![0; length(ranges).min(MOST)];
         for range in ranges {
-            let Some(room) = bytes.get_mut(used..used.saturating_add(length(range))) else { break };
+            let end = used.saturating_add(bytes(range));
+            let Some(room) = copies.get_mut(used..end) else { break };
             if memory.read_exact_at(room, range.0).is_ok() {
                 ahead.copied.places.push((range.0, used));
                 ahead.ranges.push(*range);
                 used += room.len();
             }
         }
-        ahead.copied.bytes = Arc::new(bytes);
+        ahead.copied.bytes = Arc::new(copies);
         ahead
     }
 
@@ -56,10 +56,6 @@ impl Ahead {
     pub(super) fn read(&self, runs: &[Run], into: &mut [u8]) -> io::Result<()> {
         self.copied.read(runs, into)
     }
-}
-
-fn length(range: &(u64, u64)) -> usize {
-    usize::try_from(range.1 - range.0).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -14,8 +14,7 @@ use super::ahead::Ahead;
 use super::collect::Own;
 use super::foresight::{Witness, is_twin_worth};
 use super::origin::{Copied, Memory, back, by, data, read_file, size, there};
-use super::pages::Ranges;
-use super::ranges::{intersect, overlaps, without};
+use super::ranges::{Ranges, bytes, intersect, length, overlaps, without};
 use crate::error::Result;
 use crate::image::{Bulk, Contents, ImageSink, Origin, Run};
 use crate::inventory::{End, Pid, SpaceId};
@@ -213,12 +212,8 @@ fn write_part(part: &Part, image: &mut dyn ImageSink) -> io::Result<()> {
     same.try_for_each(|(start, end)| image.unchanged(*of, *start..*end))
 }
 
-fn run((start, end): &(u64, u64)) -> Run {
-    (*start, usize::try_from(end - start).unwrap_or(usize::MAX))
-}
-
 fn runs(ranges: &Ranges) -> Vec<Run> {
-    ranges.iter().map(run).collect()
+    ranges.iter().map(|range| (range.0, bytes(range))).collect()
 }
 
 impl Own {
@@ -230,11 +225,6 @@ impl Own {
 
 fn meets(ranges: &Ranges, (at, len): &Run) -> bool {
     overlaps(ranges, *at, *at + *len as u64)
-}
-
-/// How many bytes.
-fn length(ranges: &Ranges) -> usize {
-    ranges.iter().map(|range| run(range).1).sum()
 }
 
 /// The same runs, none of which is in part within `ranges`: sinks join what touches.

@@ -9,14 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc::{self, O_CLOEXEC, O_NONBLOCK};
 
-use super::ranges::{Ranges, overlaps};
+use super::ranges::{Ranges, length, overlaps};
 use crate::error::Result;
 use crate::inventory::{Backing, Vma};
 use crate::remote::{Batch, Caller, RemoteFd};
 use crate::sys::userfaultfd::{self, Watch};
 
 /// Below so many bytes it is not worth the calls.
-const WORTH: u64 = 1 << 20;
+const WORTH: usize = 1 << 20;
 const PAGE: usize = 4096;
 
 /// A userfaultfd of a blank's, and where it can be used.
@@ -36,7 +36,7 @@ impl Missing {
     ) -> Result<Option<Self>> {
         let fresh = |vma: &&Vma| is_plain(vma) && !overlaps(inherited, vma.start, vma.end);
         let areas: Ranges = vmas.iter().filter(fresh).map(|vma| (vma.start, vma.end)).collect();
-        if areas.iter().map(|(start, end)| end - start).sum::<u64>() < WORTH {
+        if length(&areas) < WORTH {
             return Ok(None);
         }
         let Some(fd) = userfaultfd_of(blank)? else { return Ok(None) };

@@ -12,8 +12,7 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{self, Whence, lseek};
 
-use super::pages::Ranges;
-use super::ranges::overlaps;
+use super::ranges::{Ranges, overlaps};
 use crate::error::{Error, Result, kernel, kernel_io};
 use crate::image::Run;
 use crate::inventory::Pid;

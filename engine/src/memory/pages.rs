@@ -12,10 +12,12 @@ use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 
-use super::ranges::intersect;
+use super::ranges::{Ranges, intersect};
 use crate::error::{Result, kernel, kernel_io};
 use crate::inventory::{Backing, Pid, Vma};
-use crate::sys::pagemap::{self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED, WRITTEN, Which};
+use crate::sys::pagemap::{
+    self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED, WRITTEN, Which, entry,
+};
 
 const PAGE: u64 = 4096;
 /// How many ranges are asked for at once.
@@ -28,13 +30,6 @@ const WORTH: u64 = 1 << 20;
 const NEAR: u64 = 64 * PAGE;
 /// What programs have; beyond are the kernel and `[vsyscall]`.
 pub(super) const USER: u64 = 0x7fff_ffff_f000;
-/// Of a pagemap entry.
-const ENTRY_PRESENT: u64 = 1 << 63;
-const ENTRY_SWAPPED: u64 = 1 << 62;
-const ENTRY_FILE: u64 = 1 << 61;
-
-/// Ranges of addresses, ascending.
-pub(crate) type Ranges = Vec<(u64, u64)>;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -196,7 +191,7 @@ fn read(pagemap: &File, vmas: &[Vma]) -> io::Result<Vec<Region>> {
             let part = room.get_mut(..len).unwrap_or_default();
             pagemap.read_exact_at(part, at / PAGE * 8)?;
             for entry in part.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes)) {
-                if entry & (ENTRY_PRESENT | ENTRY_SWAPPED) != 0 && entry & ENTRY_FILE == 0 {
+                if entry::is_private(entry) {
                     push(&mut all, at);
                 }
                 at += PAGE;

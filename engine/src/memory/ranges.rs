@@ -5,14 +5,29 @@ pub(crate) type Ranges = Vec<(u64, u64)>;
 
 /// Ascending ranges, those that touch or overlap joined.
 pub(super) fn joined(ranges: &Ranges) -> Ranges {
+    near(ranges, 0)
+}
+
+/// Ascending ranges, those joined that are not farther from each other than `gap`.
+pub(super) fn near(ranges: &Ranges, gap: u64) -> Ranges {
     let mut all = Ranges::new();
     for (start, end) in ranges {
         match all.last_mut() {
-            Some(last) if last.1 >= *start => last.1 = last.1.max(*end),
+            Some(last) if last.1 + gap >= *start => last.1 = last.1.max(*end),
             _ => all.push((*start, *end)),
         }
     }
     all
+}
+
+/// How many bytes.
+pub(super) fn length(ranges: &Ranges) -> usize {
+    ranges.iter().map(bytes).fold(0, usize::saturating_add)
+}
+
+/// How many one range is.
+pub(super) fn bytes((start, end): &(u64, u64)) -> usize {
+    usize::try_from(end - start).unwrap_or(usize::MAX)
 }
 
 /// Whether any of `ranges` meets this one.
@@ -61,5 +76,6 @@ mod tests {
         assert_eq!(intersect(&a, &b), [(2, 4), (6, 7)]);
         assert_eq!(without(&a, &b), [(0, 2), (7, 9)]);
         assert!(overlaps(&a, 3, 5) && !overlaps(&a, 4, 6));
+        assert_eq!((length(&a), joined(&vec![(0, 4), (4, 5)])), (7, vec![(0, 5)]));
     }
 }

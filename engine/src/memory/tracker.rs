@@ -21,7 +21,7 @@ use self::soft_dirty::SoftDirty;
 use self::write_protect::WriteProtect;
 use super::ahead::Ahead;
 use super::pages::{Pages, USER};
-use super::ranges::{Ranges, intersect, joined};
+use super::ranges::{Ranges, intersect, joined, length};
 use crate::error::Result;
 use crate::inventory::{Backing, Pid, SpaceId, Vma};
 
@@ -143,7 +143,7 @@ impl Tracker {
         match self.kind.method().so_far(self) {
             SoFar::Since { written, had } => {
                 self.remember(&written);
-                let changed = self.told.0.iter().map(|(start, end)| end - start).sum();
+                let changed = length(&self.told.0) as u64;
                 Asked { changed, ahead: Ahead::of(self.pid, &written), had }
             }
             SoFar::About(changed) => Asked { changed, ..Asked::default() },

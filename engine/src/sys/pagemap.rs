@@ -22,6 +22,23 @@ const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610;
 /// Protects what is told, if [`WPALLOWED`].
 const PM_SCAN_WP_MATCHING: u64 = 1 << 0;
 
+/// Entries of `/proc/PID/pagemap`, one for each page (`pagemap.rst`).
+pub(crate) mod entry {
+    /// Its frame, for those who may know.
+    pub(crate) const FRAME: u64 = (1 << 55) - 1;
+    /// Soft-dirty.
+    pub(crate) const MARKED: u64 = 1 << 55;
+    pub(crate) const EXCLUSIVE: u64 = 1 << 56;
+    pub(crate) const FILE: u64 = 1 << 61;
+    pub(crate) const SWAPPED: u64 = 1 << 62;
+    pub(crate) const PRESENT: u64 = 1 << 63;
+
+    /// There, and no file's.
+    pub(crate) fn is_private(entry: u64) -> bool {
+        entry & (PRESENT | SWAPPED) != 0 && entry & FILE == 0
+    }
+}
+
 /// `struct page_region` of the same file.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]

@@ -24,22 +24,16 @@ use crate::error::{Result, kernel, kernel_io};
 use crate::features::has_soft_dirty;
 use crate::inventory::{Pid, Vma};
 use crate::memory::pages::{self, Pages};
-use crate::memory::ranges::{Ranges, intersect};
+use crate::memory::ranges::{Ranges, intersect, near};
 use crate::procfs;
 use crate::procfs::smaps;
 use crate::procfs::stat::Stat;
+use crate::sys::pagemap::entry::{self, EXCLUSIVE, FRAME, MARKED, PRESENT};
 
 const PAGE: u64 = 4096;
 const BLOCK: u64 = 2 << 20;
-/// Of a pagemap entry.
-const FRAME: u64 = (1 << 55) - 1;
-const MARKED: u64 = 1 << 55;
-const EXCLUSIVE: u64 = 1 << 56;
-const OF_A_FILE: u64 = 1 << 61;
-const SWAPPED: u64 = 1 << 62;
-const PRESENT: u64 = 1 << 63;
-/// Ranges that are not farther apart than so many pages are read in one go.
-const NEAR: u64 = 512;
+/// Ranges that are not farther apart than so many bytes are read in one go.
+const NEAR: u64 = 512 * PAGE;
 /// How many entries are read in one go.
 const ENTRIES: u64 = 64 << 10;
 /// What takes all marks off: `CLEAR_REFS_SOFT_DIRTY`.
@@ -95,9 +89,7 @@ impl Method for SoftDirty {
         let private = areas.iter().filter(|area| !area.shared && area.inode == 0);
         let private = private.map(|area| (area.start, area.end)).collect();
         let mut bytes = 0;
-        let is_written = |entry| {
-            entry & MARKED != 0 && entry & (PRESENT | SWAPPED) != 0 && entry & OF_A_FILE == 0
-        };
+        let is_written = |entry| entry & MARKED != 0 && entry::is_private(entry);
         let read = each(of, &private, &mut |_, entry| bytes += u64::from(is_written(entry)) * PAGE);
         SoFar::About(read.map_or(0, |()| bytes))
     }
@@ -165,7 +157,7 @@ fn has_changed(entry: u64) -> bool {
 /// Visits the entries of these ranges, and of some in between.
 fn each(of: &Tracker, ranges: &Ranges, visit: &mut dyn FnMut(u64, u64)) -> nix::Result<()> {
     let mut room = vec![0; 8 * usize::try_from(ENTRIES).unwrap_or(0)];
-    for (mut at, end) in near(ranges) {
+    for (mut at, end) in near(ranges, NEAR) {
         while at < end {
             let len = usize::try_from((end - at) / PAGE * 8).unwrap_or(usize::MAX).min(room.len());
             let part = room.get_mut(..len).unwrap_or_default();
@@ -180,18 +172,6 @@ fn each(of: &Tracker, ranges: &Ranges, visit: &mut dyn FnMut(u64, u64)) -> nix::
         }
     }
     Ok(())
-}
-
-/// Those that are near each other joined.
-fn near(ranges: &Ranges) -> Ranges {
-    let mut all = Ranges::new();
-    for (start, end) in ranges {
-        match all.last_mut() {
-            Some(last) if last.1 + NEAR * PAGE >= *start => last.1 = *end,
-            _ => all.push((*start, *end)),
-        }
-    }
-    all
 }
 
 fn push(all: &mut Ranges, at: u64) {
@@ -223,6 +203,7 @@ fn mark_sentinel(pid: Pid) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::pagemap::entry::SWAPPED;
 
     #[test]
     fn what_has_no_mark_and_one_owner_has_not_changed() {
@@ -250,8 +231,8 @@ mod tests {
 
     #[test]
     fn ranges_near_each_other_are_read_together() {
-        let far = PAGE * (NEAR + 1);
+        let far = NEAR + PAGE;
         let ranges = vec![(0, PAGE), (2 * PAGE, 3 * PAGE), (3 * PAGE + far, 4 * PAGE + far)];
-        assert_eq!(near(&ranges), [(0, 3 * PAGE), (3 * PAGE + far, 4 * PAGE + far)]);
+        assert_eq!(near(&ranges, NEAR), [(0, 3 * PAGE), (3 * PAGE + far, 4 * PAGE + far)]);
     }
 }
