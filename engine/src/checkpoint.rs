@@ -27,7 +27,8 @@ use crate::inventory::{
 };
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
-use crate::memory::foresight::{self, TWIN_FROM, Witness, private};
+use crate::memory::estimate::TWIN_FROM;
+use crate::memory::foresight::{self, Witness, private};
 use crate::memory::tracker::{Kind, Tracker, soft_dirty};
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};

@@ -3,6 +3,7 @@ mod ahead;
 pub(crate) mod areas;
 pub(crate) mod capture;
 pub(crate) mod collect;
+pub(crate) mod estimate;
 pub(crate) mod fill;
 pub(crate) mod flags;
 pub(crate) mod foresight;

@@ -25,9 +25,9 @@ impl<'a> Workload<'a> {
         args.push("--");
         args.extend(command);
         let mut workload = Self { lab, name: name.into(), run: Some(lab.snapd().spawn(&args)) };
-        eventually(&format!("{name} runs"), Duration::from_secs(20), || {
+        eventually(&format!("{name} runs"), Duration::from_secs(60), || {
             workload.fail_if_over();
-            workload.state().as_deref() == Some("running")
+            matches!(workload.state().as_deref(), Some("running" | "checkpointing"))
         });
         workload
     }

@@ -57,10 +57,11 @@ trial!(alone busy_threads, 600, |lab| {
 });
 
 trial!(
-    /// A timeout under a checkpoint every 300 ms comes on time: 30 ms later than the end of the pause is
-    /// too late, of which two busy processors take most. Whoever waits anew is late by 300 and more.
+    /// A timeout under a checkpoint every 300 ms comes on time. Whoever waits anew after each is late by 300
+    /// and more, so half of that is too late for any; whose end is moved by the pause is late each time, so
+    /// a tenth of it is too late for most. In between is what a machine does that is busy with other things.
     alone timeouts, 600, |lab| {
-    checkpoints(lab, "timeouts.c", &["30"], count(40, 1000), Duration::from_millis(300));
+    checkpoints(lab, "timeouts.c", &["150"], count(40, 1000), Duration::from_millis(300));
 });
 
 trial!(

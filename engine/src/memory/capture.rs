@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::ahead::Ahead;
 use super::collect::Own;
-use super::foresight::{Witness, is_twin_worth};
+use super::estimate::is_twin_worth;
+use super::foresight::Witness;
 use super::origin::{Copied, Memory, back, by, data, read_file, size, there};
 use super::ranges::{Ranges, bytes, intersect, length, overlaps, without};
 use crate::error::Result;

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::collect::{kept, refused};
+use super::estimate::{TWIN_FROM, is_twin_worth};
 use super::flags;
 use super::tracker::write_protect::forget_watching;
 use super::tracker::{Asked, Tracker};
@@ -16,16 +17,6 @@ use crate::error::{Error, Obstacle, Result};
 use crate::inventory::{Pid, Space, SpaceId, Vma};
 use crate::procfs;
 use crate::procfs::smaps::{self, Area};
-
-/// Who has less private memory is copied, and asked, in the pause: that takes less time than a twin.
-pub(crate) const TWIN_FROM: u64 = 4 << 20;
-/// A twin of so many bytes costs as much time as copying one.
-const TWIN_IS: u64 = 10;
-
-/// Whether it takes less time to make a twin, if so much of so much memory has to be copied otherwise.
-pub(super) fn is_twin_worth(changed: u64, all: u64) -> bool {
-    changed >= TWIN_FROM && changed * TWIN_IS >= all
-}
 
 /// What processes told before they were stopped.
 #[derive(Debug, Default)]
@@ -44,7 +35,8 @@ impl Foresight {
         let told = |pid| Some((pid, procfs::text(format!("/proc/{pid}/smaps")).ok()?));
         let told: BTreeMap<_, _> = large.filter_map(told).collect();
         let watched = trackers.iter_mut().filter(|one| told.contains_key(&one.pid));
-        let asked = watched.map(|tracker| (tracker.pid, tracker.ask())).collect();
+        let asked =
+            watched.map(|tracker| (tracker.pid, tracker.ask(private(tracker.pid)))).collect();
         Self { told, asked }
     }
 

@@ -20,6 +20,7 @@ pub use self::soft_dirty::Anchors;
 use self::soft_dirty::SoftDirty;
 use self::write_protect::WriteProtect;
 use super::ahead::Ahead;
+use super::estimate::is_twin_worth;
 use super::pages::{Pages, USER};
 use super::ranges::{Ranges, intersect, joined, length};
 use crate::error::Result;
@@ -84,21 +85,19 @@ pub(crate) trait Method {
     ///
     /// In `had` are pages that were there when it was asked while it ran.
     fn look(&self, of: &mut Tracker, vmas: &[Vma], had: &Ranges) -> Result<(Pages, Ranges)>;
-    /// Which pages of a running process were written since the last time, or more.
-    fn so_far(&self, of: &Tracker) -> SoFar;
+    /// How many bytes of a running process were written since the last time, about.
+    fn expected(&self, of: &Tracker) -> u64;
+    /// Which pages of a running process these are, or more; from now on, it is since now. `None`: that can
+    /// only be told of one that stands.
+    fn so_far(&self, of: &Tracker) -> Option<SoFar>;
 }
 
-/// What a process has written while it ran.
+/// What a process has, and has written, while it ran.
 #[derive(Debug)]
-pub(crate) enum SoFar {
-    /// These pages; from now on, it is since now.
-    Since {
-        written: Ranges,
-        /// All pages of what is watched, as far as it is known.
-        had: Ranges,
-    },
-    /// So many bytes, about; it will be told in the pause.
-    About(u64),
+pub(crate) struct SoFar {
+    written: Ranges,
+    /// All pages of what is watched, as far as it is known.
+    had: Ranges,
 }
 
 impl Kind {
@@ -138,16 +137,18 @@ impl Tracker {
         Ok((pages, Changed { since, again }))
     }
 
-    /// Asks a running process.
-    pub(super) fn ask(&mut self) -> Asked {
-        match self.kind.method().so_far(self) {
-            SoFar::Since { written, had } => {
-                self.remember(&written);
-                let changed = length(&self.told.0) as u64;
-                Asked { changed, ahead: Ahead::of(self.pid, &written), had }
-            }
-            SoFar::About(changed) => Asked { changed, ..Asked::default() },
+    /// Asks a running process that has so many bytes in all. Nothing is copied of one that will have a twin: it
+    /// would have written most of it again.
+    pub(super) fn ask(&mut self, all: u64) -> Asked {
+        let changed = self.kind.method().expected(self);
+        let nothing = Asked { changed, ..Asked::default() };
+        if is_twin_worth(changed, all) {
+            return nothing;
         }
+        let Some(SoFar { written, had }) = self.kind.method().so_far(self) else { return nothing };
+        self.remember(&written);
+        let changed = length(&self.told.0) as u64;
+        Asked { changed, ahead: Ahead::of(self.pid, &written), had }
     }
 
     fn remember(&mut self, pages: &Ranges) {

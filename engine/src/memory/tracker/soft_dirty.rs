@@ -82,8 +82,7 @@ impl Method for SoftDirty {
         Ok((pages, changed))
     }
 
-    /// Between reading the marks and taking them off, a running process would go on writing.
-    fn so_far(&self, of: &Tracker) -> SoFar {
+    fn expected(&self, of: &Tracker) -> u64 {
         let maps = procfs::text(format!("/proc/{}/maps", of.pid)).unwrap_or_default();
         let areas = smaps::parse(&maps).unwrap_or_default();
         let private = areas.iter().filter(|area| !area.shared && area.inode == 0);
@@ -91,7 +90,12 @@ impl Method for SoftDirty {
         let mut bytes = 0;
         let is_written = |entry| entry & MARKED != 0 && entry::is_private(entry);
         let read = each(of, &private, &mut |_, entry| bytes += u64::from(is_written(entry)) * PAGE);
-        SoFar::About(read.map_or(0, |()| bytes))
+        read.map_or(0, |()| bytes)
+    }
+
+    /// Between reading the marks and taking them off, it would go on writing.
+    fn so_far(&self, _: &Tracker) -> Option<SoFar> {
+        None
     }
 }
 

@@ -48,21 +48,27 @@ impl Method for WriteProtect {
         Ok((pages, changed))
     }
 
-    fn so_far(&self, of: &Tracker) -> SoFar {
-        let Ok(pagemap) = File::open(pagemap_of(of.pid)) else { return SoFar::About(0) };
-        match all(&pagemap, GUARD) {
-            Ok((written, had)) => SoFar::Since { written, had },
+    fn expected(&self, of: &Tracker) -> u64 {
+        let Ok(pagemap) = File::open(pagemap_of(of.pid)) else { return 0 };
+        let which = Which { all: WPALLOWED | WRITTEN, any: PRESENT | SWAPPED, ..Which::default() };
+        let (mut found, mut room) = (Vec::new(), vec![Region::default(); REGIONS]);
+        let scanned = pagemap::scan_all(pagemap.as_fd(), (0, USER), which, &mut room, &mut found);
+        let bytes = found.iter().map(|region| region.end - region.start).sum();
+        if scanned.is_ok() { bytes } else { 0 }
+    }
+
+    fn so_far(&self, of: &Tracker) -> Option<SoFar> {
+        let pagemap = File::open(pagemap_of(of.pid)).ok()?;
+        Some(match all(&pagemap, GUARD) {
+            Ok((written, had)) => SoFar { written, had },
             // Before 6.16: what is there may be guards.
             Err(Errno::EINVAL) => {
                 let written = all(&pagemap, 0).map(|(written, _)| written);
-                SoFar::Since {
-                    written: written.unwrap_or_else(|_| everything()),
-                    had: Ranges::new(),
-                }
+                SoFar { written: written.unwrap_or_else(|_| everything()), had: Ranges::new() }
             }
             // Some may be protected already.
-            Err(_) => SoFar::Since { written: everything(), had: Ranges::new() },
-        }
+            Err(_) => SoFar { written: everything(), had: Ranges::new() },
+        })
     }
 }
 
@@ -163,7 +169,7 @@ mod tests {
             room[offset + page * 4096 + 17] = 2;
         }
         let page = |number: u64| base + number * 4096;
-        let before = tracker.ask();
+        let before = tracker.ask(39 << 20);
         assert_eq!(before.changed, 3 * 4096);
         assert_eq!(before.ahead.ranges(), &[(page(3), page(5)), (page(900), page(901))]);
         assert_eq!(before.had, own);
