@@ -40,8 +40,8 @@ impl State {
     fn of(seen: &mut Seen<'_, '_>, queue: Queue) -> Result<Self> {
         let owner = seen.owner;
         let signals = siginfo::pending(owner.tid().0, queue).map_err(kernel("ptrace"))?;
-        let status = owner.read("status")?.unwrap_or_default();
-        if !signals.is_empty() && over_limit(&status) {
+        // The status that was seen was read before the loan, whose marker counts too.
+        if !signals.is_empty() && over_limit(&owner.read("status")?.unwrap_or_default()) {
             seen.obstacle("pending signals", &OVER_LIMIT);
         }
         Ok(Self { pid: owner.pid().0, tid: owner.tid().0, signals })

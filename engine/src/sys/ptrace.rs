@@ -164,6 +164,7 @@ pub(crate) fn xstate(tid: i32) -> Result<Vec<u8>> {
     let mut vector = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: area.len() };
     ptrace(request::GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast())?;
     area.truncate(vector.iov_len);
+    area.shrink_to_fit(); // Of a thousand threads, each keeps its own.
     Ok(area)
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::asleep::{Clocks, monotonic};
+use super::asleep::{Asleep, Clocks, monotonic};
 use super::procfs::{self, Stat, Status};
 use super::reaper::Reaper;
 use super::refuse::{self, refused};
@@ -55,6 +55,8 @@ pub(super) struct Freezer {
     zombies: BTreeMap<Pid, i32>,
     /// All threads we are attached to.
     pub(super) tasks: BTreeMap<Tid, Task>,
+    /// How often one came or went.
+    changes: u64,
     walkout: Walkout,
     reaper: Reaper,
     clocks: Clocks,
@@ -75,12 +77,13 @@ pub(super) struct Freezer {
 pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
     let (until, at_most) = (now() + within, now() + within * BUSY_TIMES);
     let (processes, zombies, tasks) = Default::default();
-    let (walkout, reaper, clocks, denied, vforks, mended) = Default::default();
+    let (walkout, reaper, clocks, denied, vforks, mended, changes) = Default::default();
     let thawed = vec![cgroup::read("/proc/self/cgroup")?];
     let mut freezer = Freezer {
         processes,
         zombies,
         tasks,
+        changes,
         walkout,
         reaper,
         clocks,
@@ -106,6 +109,7 @@ fn now() -> Instant {
 
 impl Freezer {
     fn to_standstill(&mut self, roots: Roots<'_>) -> Result<()> {
+        let mut asked = None;
         loop {
             let mut news = false;
             for root in roots()? {
@@ -115,10 +119,10 @@ impl Freezer {
                 news |= self.attach_all(pid)?;
             }
             self.wait_for_all()?;
-            for (tid, pid) in self.tasks.iter().map(|(t, k)| (*t, k.pid)).collect::<Vec<_>>() {
-                for child in procfs::children(pid, tid) {
-                    news |= self.add(child, Some(pid))?;
-                }
+            // Who stands has no new children, unless somebody has died, whose own are now theirs.
+            let now = Some((self.processes.len(), self.changes));
+            if std::mem::replace(&mut asked, now) != now {
+                news |= self.add_children()?;
             }
             if !news && !self.forget_replaced() {
                 return Ok(());
@@ -126,19 +130,43 @@ impl Freezer {
         }
     }
 
+    fn add_children(&mut self) -> Result<bool> {
+        let mut news = false;
+        for (tid, pid) in self.tasks.iter().map(|(t, k)| (*t, k.pid)).collect::<Vec<_>>() {
+            for child in procfs::children(pid, tid) {
+                news |= self.add(child, Some(pid))?;
+            }
+        }
+        Ok(news)
+    }
+
     /// An exec(2) of a thread that we had not attached to puts it in the place of one that stood: a
     /// thread of the same number that does not obey us.
     fn forget_replaced(&mut self) -> bool {
-        let before = self.tasks.len();
-        self.tasks.retain(|tid, _| ptrace::event_message(tid.0).is_ok());
-        self.tasks.len() < before
+        self.keep(|tid, _| ptrace::event_message(tid.0).is_ok())
     }
 
     /// Likewise, one that we wait for in vain, because it is our own child besides.
     fn forget_untraced(&mut self) {
         let us = nix::unistd::gettid().as_raw();
         let ours = |tid: &Tid| Status::of(*tid).number("TracerPid") == Some(us);
-        self.tasks.retain(|tid, task| task.stands || ours(tid));
+        self.keep(|tid, task| task.stands || ours(tid));
+    }
+
+    /// Notes one that we are attached to.
+    fn attached(&mut self, pid: Pid, tid: Tid, asleep: Option<Asleep>) {
+        self.reaper.attached(pid, tid);
+        self.tasks.entry(tid).or_insert(Task { asleep, ..Task::running(pid) });
+        self.changes += 1;
+    }
+
+    /// Forgets all others; whether there were any.
+    fn keep(&mut self, which: impl Fn(&Tid, &Task) -> bool) -> bool {
+        let before = self.tasks.len();
+        self.tasks.retain(|tid, task| which(tid, task));
+        let fewer = self.tasks.len() < before;
+        self.changes += u64::from(fewer);
+        fewer
     }
 
     fn running(&self) -> Vec<Tid> {
@@ -195,7 +223,7 @@ impl Freezer {
             Ok(None) => return Ok(false),
             Ok(Some(change)) => self.on(tid, change)?,
             // Reaped by the other OS thread, or it has taken its process's number by exec(2).
-            Err(Errno::ECHILD) => drop(self.tasks.remove(&tid)),
+            Err(Errno::ECHILD) => drop(self.keep(|other, _| *other != tid)),
             Err(errno) => return Err(Error::Kernel("waitpid", errno)),
         }
         Ok(true)
@@ -204,14 +232,14 @@ impl Freezer {
     fn on(&mut self, tid: Tid, change: Change) -> Result<()> {
         match change {
             Change::Gone(_) => {
-                self.tasks.remove(&tid);
+                self.keep(|other, _| *other != tid);
                 Ok(())
             }
             Change::Event(event::STOP, signal) => self.stands(tid, signal),
             Change::Event(event::EXEC, _) => {
                 let pid = Pid(tid.0);
-                self.tasks.retain(|_, task| task.pid != pid);
-                self.tasks.insert(tid, Task::running(pid));
+                self.keep(|_, task| task.pid != pid);
+                self.attached(pid, tid, None);
                 self.walkout.forget(pid);
                 self.vforks.remove(&tid);
                 interrupt(tid)?;
@@ -274,8 +302,7 @@ impl Freezer {
         let Some(pid) = Status::of(tid).number("Tgid").map(Pid) else { return Ok(None) };
         let parent = Stat::of(tid).parent().filter(|parent| self.processes.contains_key(parent));
         self.add(pid, parent)?;
-        self.reaper.attached(pid, tid);
-        self.tasks.entry(tid).or_insert(Task::running(pid));
+        self.attached(pid, tid, None);
         Ok(Some(tid))
     }
 

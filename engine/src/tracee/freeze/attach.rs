@@ -1,7 +1,6 @@
 //! Taking processes and threads into the forest: who may be there, and who is not to be had.
 use nix::errno::Errno;
 
-use super::super::Task;
 use super::super::asleep::Asleep;
 use super::super::procfs::{self, Stat, Status};
 use super::super::refuse::{self, refused};
@@ -73,8 +72,7 @@ impl Freezer {
         match self.reaper.during(pid, || ptrace::seize(tid.0, OPTIONS)) {
             Ok(()) => {
                 fault::point("freeze:attached");
-                self.reaper.attached(pid, tid);
-                self.tasks.insert(tid, Task { asleep, ..Task::running(pid) });
+                self.attached(pid, tid, asleep);
                 interrupt(tid)?;
                 if asleep.is_some_and(|sleep| is_to_be_mended(sleep.call)) {
                     self.mend_at_once(tid)?;
@@ -117,8 +115,7 @@ impl Freezer {
         match Status::of(tid).number("TracerPid") {
             // A child that the kernel attached for us.
             Some(tracer) if tracer == nix::unistd::gettid().as_raw() => {
-                self.reaper.attached(pid, tid);
-                self.tasks.insert(tid, Task::running(pid));
+                self.attached(pid, tid, None);
                 interrupt(tid)?;
                 Ok(true)
             }
