@@ -28,8 +28,9 @@ use crate::inventory::{
 use crate::memory::capture::Copy;
 use crate::memory::collect::{file, space};
 use crate::memory::estimate::TWIN_FROM;
-use crate::memory::foresight::{self, Witness, private};
+use crate::memory::foresight::private;
 use crate::memory::tracker::{Kind, Tracker, soft_dirty};
+use crate::memory::witness::{Asking, confirm_now};
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
@@ -143,7 +144,7 @@ impl Tracer for Standing {
                 })?
             }
         };
-        confirm(inventory, &now)?;
+        confirm_now(inventory, &now)?;
         self.urgent = None; // Writing what stands takes many threads, and long.
         Ok(Box::new(copy))
     }
@@ -183,26 +184,11 @@ fn told(members: &mut BTreeMap<Pid, Member>, news: Vec<(Pid, News)>) {
     }
 }
 
-/// Asks those who can tell for certain what was foreseen.
-#[tracing::instrument(level = "trace", skip_all)]
-fn confirm(inventory: &mut Inventory, witnesses: &[Witness]) -> Result<()> {
-    let mut obstacles = Vec::new();
-    for witness in witnesses {
-        let smaps = procfs::text(format!("/proc/{}/smaps", witness.told_by));
-        let smaps = match smaps {
-            Err(_) if witness.runs => return Err(Error::Changed(witness.pid)), // It has ended.
-            smaps => smaps.map_err(kernel_io("read"))?,
-        };
-        if let Some(space) = inventory.spaces.get_mut(&witness.space) {
-            obstacles.extend(foresight::confirm(space, *witness, &smaps)?);
-        }
-    }
-    if obstacles.is_empty() { Ok(()) } else { Err(Error::Refused(obstacles)) }
-}
-
 impl Drain for Copy {
-    fn confirm(&mut self, inventory: &mut Inventory) -> Result<()> {
-        confirm(inventory, self.witnesses())
+    fn confirm(&mut self, inventory: &mut Inventory) -> Result<Asking> {
+        let (run, end): (Vec<_>, Vec<_>) = self.witnesses().iter().partition(|one| one.runs);
+        confirm_now(inventory, &end)?;
+        Ok(Asking::begin(run))
     }
 
     fn drain_standing(&mut self, image: &mut dyn ImageSink) -> Result<u64> {

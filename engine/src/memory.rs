@@ -11,4 +11,6 @@ pub(crate) mod missing;
 mod origin;
 pub(crate) mod pages;
 pub(crate) mod ranges;
+mod remembered;
 pub(crate) mod tracker;
+pub(crate) mod witness;

@@ -60,16 +60,19 @@ impl Drop for Subject {
 
 type Pages = BTreeMap<u64, Vec<u8>>;
 
-/// An image in memory: only spaces.
+/// An image in memory, of spaces.
 #[derive(Default)]
 struct Image {
+    parent: Option<Inventory>,
+    inventory: Option<Inventory>,
     before: BTreeMap<Contents, Pages>,
     now: BTreeMap<Contents, Pages>,
     taken_over: usize,
 }
 
 impl ImageSink for Image {
-    fn inventory(&mut self, _: &Inventory) -> io::Result<()> {
+    fn inventory(&mut self, inventory: &Inventory) -> io::Result<()> {
+        self.inventory = Some(inventory.clone());
         Ok(())
     }
     fn bytes(&mut self, of: Contents, at: u64, bytes: &[u8]) -> io::Result<()> {
@@ -125,7 +128,7 @@ fn compare(pid: Pid, image: &Pages, round: usize) {
 fn round(pid: Pid, trackers: &mut Vec<Tracker>, image: &mut Image, number: usize) -> Result<()> {
     let mut known = std::mem::take(trackers);
     let pids = family::of(&[pid]);
-    let foresight = Foresight::of(pids.iter().copied(), &mut known);
+    let foresight = Foresight::of(&pids, &mut known, image.parent.as_ref());
     let room = room(&pids, &foresight);
     let frozen = Frozen::freeze(&[pid], Duration::from_secs(30))?;
     let options = Options { foresight, trackers: Some(&known), ..Options::default() };
@@ -155,6 +158,7 @@ fn nothing_that_changed_is_missed() {
             done => {
                 done.unwrap();
                 image.before = std::mem::take(&mut image.now);
+                image.parent = image.inventory.take();
             }
         }
         std::thread::sleep(Duration::from_millis(3));

@@ -132,7 +132,7 @@ pub fn inspect(
     deadline: Duration,
     private: bool,
 ) -> Result<Vec<Obstacle>> {
-    let foresight = Foresight::of(family::of(roots), &mut []);
+    let foresight = Foresight::of(&family::of(roots), &mut [], None);
     let options = session::Options { externals, private, foresight, ..session::Options::default() };
     let inventoried = Frozen::freeze(roots, deadline)?.inventory(&options)?;
     Ok(inventoried.obstacles().iter().map(Obstacle::of).collect())

@@ -1,20 +1,21 @@
 //! What is slow to be told of address spaces: asked for before a pause, and once more after it.
 //!
 //! Flags of areas are told by smaps only, for which the kernel looks at every page: some 20 ms for each GiB.
-//! So whoever has much is asked while it runs. In the pause `maps` tells which areas there are; each is taken
-//! to have the flags that it, or what it grew out of, had before. Once the program runs again, its twin,
-//! which has the same areas with the same flags, tells what they were ([`confirm`]). Where there is no twin,
-//! because little has changed, it is asked itself once more: if it says what it said before, that was so
-//! in between. Who has areas that a twin lacks, or whose flags it lacks, is asked in the pause as ever.
+//! So whoever has much is asked while it runs, unless the parent image tells ([`remembered`]). In the pause
+//! `maps` tells which areas there are; each is taken to have the flags that it, or what it grew out of, had
+//! before. Once the program runs again, its twin, which has the same areas with the same flags, tells what
+//! they were ([`witness`](super::witness)). Where there is no twin, because little has changed, it is asked
+//! itself once more, while the image is written: if it says what it said before, that was so in between. Who
+//! has areas that a twin lacks, or whose flags it lacks, is asked in the pause as ever.
 use std::collections::BTreeMap;
 
-use super::collect::{kept, refused};
 use super::estimate::{TWIN_FROM, is_twin_worth};
-use super::flags;
+use super::ranges::length;
 use super::tracker::write_protect::forget_watching;
 use super::tracker::{Asked, Tracker};
-use crate::error::{Error, Obstacle, Result};
-use crate::inventory::{Pid, Space, SpaceId, Vma};
+use super::{flags, remembered};
+use crate::error::Result;
+use crate::inventory::{Inventory, Pid};
 use crate::procfs;
 use crate::procfs::smaps::{self, Area};
 
@@ -30,9 +31,11 @@ pub struct Foresight {
 impl Foresight {
     /// Asks those that have much, and may have a twin. Who is gone is left out.
     #[tracing::instrument(level = "trace", skip_all)]
-    pub fn of(pids: impl IntoIterator<Item = Pid>, trackers: &mut [Tracker]) -> Self {
-        let large = pids.into_iter().filter(|pid| private(*pid) >= TWIN_FROM);
-        let told = |pid| Some((pid, procfs::text(format!("/proc/{pid}/smaps")).ok()?));
+    pub fn of(pids: &[Pid], trackers: &mut [Tracker], parent: Option<&Inventory>) -> Self {
+        // Which pages others have too, no image tells.
+        let parent = parent.filter(|_| pids.len() == 1);
+        let large = pids.iter().copied().filter(|pid| private(*pid) >= TWIN_FROM);
+        let told = |pid| Some((pid, told(pid, parent)?));
         let told: BTreeMap<_, _> = large.filter_map(told).collect();
         let watched = trackers.iter_mut().filter(|one| told.contains_key(&one.pid));
         let asked =
@@ -57,6 +60,12 @@ impl Foresight {
         if is_twin_worth(changed, all) { 0 } else { changed }
     }
 
+    /// How much of that was not copied ahead.
+    pub(crate) fn left(&self, pid: Pid) -> u64 {
+        let ahead = self.asked(pid).map_or(0, |asked| length(asked.ahead.ranges()));
+        self.to_copy(pid).saturating_sub(ahead as u64)
+    }
+
     /// The areas that a stopped process has, as `maps` tells them, with what can be foreseen of each.
     /// `None`: it has to be asked now.
     pub(super) fn areas<'a>(&'a self, pid: Pid, maps: &'a str) -> Result<Option<Vec<Area<'a>>>> {
@@ -70,6 +79,13 @@ impl Foresight {
         // Where it seems to be watched, and is not now, another one is there by now.
         Ok(areas.and_then(|mut areas| forget_watching(pid, &mut areas).then_some(areas)))
     }
+}
+
+/// What smaps tells of a running process, or would.
+fn told(pid: Pid, parent: Option<&Inventory>) -> Option<String> {
+    let text = |name| procfs::text(format!("/proc/{pid}/{name}")).ok();
+    let remembered = parent.and_then(|image| remembered::smaps(&text("maps")?, image, pid));
+    remembered.or_else(|| text("smaps"))
 }
 
 /// How much private memory a process has, in bytes: at most that has to be saved of it.
@@ -106,67 +122,9 @@ fn foreseen<'a>(before: Vec<Area<'a>>, now: Vec<Area<'a>>) -> Option<Vec<Area<'a
     now.into_iter().map(of).collect()
 }
 
-/// Who can tell for certain what was foreseen of a space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Witness {
-    pub(crate) space: SpaceId,
-    /// Whose it is.
-    pub(crate) pid: Pid,
-    /// Whom to ask: somebody who has the same areas.
-    pub(crate) told_by: Pid,
-    /// That one runs, and is the one that was asked before.
-    pub(crate) runs: bool,
-}
-
-impl Witness {
-    /// Whose it is tells of it.
-    pub(super) fn itself(space: SpaceId, pid: Pid, runs: bool) -> Self {
-        Self { space, pid, told_by: pid, runs }
-    }
-}
-
-/// Gives areas the flags that a witness says they have, by its smaps. The obstacles are those that the flags
-/// are.
-pub(crate) fn confirm(space: &mut Space, witness: Witness, smaps: &str) -> Result<Vec<Obstacle>> {
-    let (pid, told) = (witness.pid, smaps::parse(smaps));
-    if witness.runs {
-        let same = told.is_ok_and(|mut told| {
-            forget_watching(pid, &mut told);
-            space.vmas.iter().all(|vma| is_as_before(vma, &told))
-        });
-        return if same { Ok(Vec::new()) } else { Err(Error::Changed(pid)) };
-    }
-    let (mut told, mut obstacles) = (told?, Vec::new());
-    forget_watching(witness.told_by, &mut told);
-    let mut told = told.iter().peekable();
-    for vma in &mut space.vmas {
-        while told.next_if(|area| area.end <= vma.start).is_some() {}
-        let area = told.next_if(|area| (area.start, area.end) == (vma.start, vma.end));
-        let area = area.ok_or(Error::Changed(pid))?;
-        let assumed: Vec<_> = vma.flags.iter().map(String::as_str).collect();
-        if flags::stays(&area.flags) != flags::stays(&assumed) {
-            return Err(Error::Changed(pid)); // It was captured in the wrong way.
-        }
-        match kept(&vma.backing, area) {
-            Ok(flags) => vma.flags = flags,
-            Err(cause) => obstacles.push(refused(pid, area, cause)),
-        }
-    }
-    Ok(obstacles)
-}
-
-/// Whether what is there now, or has grown out of it since, has the flags that it is taken to have had in
-/// between. What was changed and changed back since is not seen.
-fn is_as_before(vma: &Vma, now: &[Area<'_>]) -> bool {
-    let first = now.partition_point(|area| area.end <= vma.start);
-    let here = now.get(first).filter(|area| area.start < vma.end);
-    here.is_some_and(|area| kept(&vma.backing, area).is_ok_and(|flags| flags == vma.flags))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Backing, Layout, OpenFileId};
 
     const HEAP: &str = "1000-3000 rw-p 00000000 00:00 0 [heap]\n";
 
@@ -198,30 +156,5 @@ mod tests {
         assert_eq!(flags_now(&wiped, &HEAP.replace("3000", "4000")), None);
         let file = "f000-ffff r--s 00000000 fe:00 7 /file\n";
         assert_eq!(flags_now(&smaps(&[(HEAP, "rd wr")]), &format!("{HEAP}{file}")), None);
-    }
-
-    #[test]
-    fn what_the_twin_says_is_true() {
-        let (shared, backing, flags, name) = (false, Backing::Anonymous, Vec::new(), None);
-        let vma = Vma { start: 0x1000, end: 0x3000, prot: 3, shared, backing, flags, name };
-        let mut space = Space {
-            vmas: vec![vma],
-            layout: Layout::default(),
-            exe: OpenFileId(0),
-            vdso: Vec::new(),
-            written: Vec::new(),
-            guards: Vec::new(),
-        };
-        let mut told = |areas: &[(&str, &str)]| {
-            let witness = Witness::itself(SpaceId(0), Pid(1), false);
-            let obstacles = confirm(&mut space, witness, &smaps(areas))?;
-            Ok::<_, Error>((obstacles.len(), space.vmas[0].flags.join(" ")))
-        };
-        let other = "0-1000 rw-p 00000000 00:00 0\n";
-        assert_eq!(told(&[(other, ""), (HEAP, "rd wr mg")]).unwrap(), (0, "mg".into()));
-        assert_eq!(told(&[(HEAP, "rd wr")]).unwrap(), (0, String::new()));
-        assert_eq!(told(&[(HEAP, "rd wr um")]).unwrap().0, 1);
-        assert!(matches!(told(&[(HEAP, "rd wr wf")]), Err(Error::Changed(_))));
-        assert!(matches!(told(&[(other, "rd wr")]), Err(Error::Changed(_))));
     }
 }

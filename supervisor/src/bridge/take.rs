@@ -11,7 +11,9 @@ use engine::external::External;
 use engine::family;
 use engine::files::{Capture, Files, Selection, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
-use engine::session::{self, Captured, Foresight, Frozen, Kind, Told, Tracker as Tracking};
+use engine::session::{
+    self, Captured, Foresight, Frozen, Inventoried, Kind, Told, Tracker as Tracking,
+};
 use prost::Message;
 use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
 
@@ -166,19 +168,21 @@ fn take(
     tell: Tell<'_>,
 ) -> Result<Taken> {
     let began = now();
-    let previous = previous_files(plan);
+    let (before, none) = (parent_of(plan), Files::default());
+    let previous = before.as_ref().map_or(&none, |image| &image.files);
     let (workload, parent) = (plan.workload.to_owned(), plan.parent);
     let mut sink = Sink::new(plan.store.begin(NewSnapshot { workload, parent })?, tell);
     sink.about(family::of(plan.roots).into_iter().map(resident).sum());
-    let mut capture = Capture::new(&plan.selection, &previous);
+    let mut capture = Capture::new(&plan.selection, previous);
     if !plan.keep_files {
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
     let running = if plan.stop { Vec::new() } else { family::of(plan.roots) };
     // If it comes to nothing before they tell, nobody knows what they knew.
     let mut known = trackers.as_mut().map(std::mem::take);
-    let foresee = running.iter().copied().filter(|_| foresee);
-    let foresight = Foresight::of(foresee, known.as_deref_mut().unwrap_or_default());
+    let foresee = if foresee { running.as_slice() } else { &[] };
+    let watching = known.as_deref_mut().unwrap_or_default();
+    let foresight = Foresight::of(foresee, watching, before.as_ref());
     let room = session::room(&running, &foresight);
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
@@ -190,12 +194,7 @@ fn take(
     let settled = meanwhile.end(&mut sink)?;
     let mut inventoried = inventoried?;
     if !inventoried.obstacles().is_empty() {
-        // Refused, before any more is read.
-        return Err(inventoried
-            .capture()
-            .err()
-            .unwrap_or(engine::error::Error::Refused(vec![]))
-            .into());
+        return Err(refused(inventoried)); // Before any more is read.
     }
     let inventory = inventoried.inventory();
     let first = settled.map(|settled| Pid(settled.first)).or(plan.roots.first().copied());
@@ -226,6 +225,10 @@ fn take(
     trackers.iter_mut().flatten().for_each(|one| one.told = Told::default());
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
+}
+
+fn refused(inventoried: Inventoried) -> Error {
+    inventoried.capture().err().unwrap_or(engine::error::Error::Refused(Vec::new())).into()
 }
 
 /// What a snapshot says of who watches.
@@ -291,11 +294,10 @@ fn count(inventory: &Inventory) -> (u64, u64) {
     (processes as u64, threads as u64)
 }
 
-/// The parent's record of files, against which the new one is stored.
-fn previous_files(plan: &Plan<'_>) -> Files {
-    let reader = plan.parent.and_then(|seq| plan.store.read(plan.workload, seq).ok());
-    let inventory = reader.and_then(|reader| inventory(&reader).ok());
-    inventory.map(|inventory| inventory.files).unwrap_or_default()
+/// What there was when the parent was taken: the files against which those of now are stored, and areas.
+fn parent_of(plan: &Plan<'_>) -> Option<Inventory> {
+    let reader = plan.store.read(plan.workload, plan.parent?).ok()?;
+    inventory(&reader).ok()
 }
 
 /// How much memory a process has, about: what will have to be written.
