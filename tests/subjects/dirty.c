@@ -23,7 +23,8 @@ static void write_page(size_t page) {
 
 int main(int count, char **args) {
     size_t bytes = (count > 1 ? atol(args[1]) : 16) << 20;
-    int percent = count > 2 ? atoi(args[2]) : 1, done = 0;
+    double percent = count > 2 ? atof(args[2]) : 1;
+    int done = 0;
     pages = bytes / PAGE;
     words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     round_of = calloc(pages, sizeof *round_of);
@@ -35,7 +36,7 @@ int main(int count, char **args) {
         sleep_ms(1);
         for (; done < asked; done++) {
             rounds++;
-            for (size_t i = 0; i < pages * percent / 100; i++) write_page(random() % pages);
+            for (size_t i = 0; i < (size_t)(pages * percent / 100); i++) write_page(random() % pages);
             say("WRITTEN");
         }
     }

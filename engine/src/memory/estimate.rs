@@ -1,6 +1,6 @@
 //! How memory is captured in the shortest pause: written-down figures, and what they decide.
 //!
-//! Measured of a process with 1 GiB (`tests/pauses`, with `SNAPD_LOG=engine=trace`): a twin costs 17 to 38 µs
+//! Measured of a process with 1 GiB (`tests/bench pauses`, with `SNAPD_LOG=engine=trace`): a twin costs 17 to 38 µs
 //! for each MiB that there is, for page tables that are copied and protected; copying costs some 400 µs for
 //! each MiB that changed, in pages that lie scattered.
 
