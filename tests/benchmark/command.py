@@ -8,10 +8,11 @@ CRIU, its columns are left out. Run it as root on an idle machine, with an optim
 (`cargo build --release -p cli`)."""
 import argparse, os, subprocess, sys, tempfile
 
-from . import busy, pauses, rate, threads, whole
+from . import busy, database, durable, files, latency, pauses, rate, size, store, threads, whole
 from .lab import Lab
 
-THEMES = {"whole": whole, "pauses": pauses, "threads": threads, "rate": rate, "busy": busy}
+THEMES = {"whole": whole, "pauses": pauses, "size": size, "threads": threads, "files": files, "database": database,
+          "durable": durable, "store": store, "rate": rate, "busy": busy, "latency": latency}
 
 
 def heading(name):
@@ -32,7 +33,7 @@ def main(script):
     parser = argparse.ArgumentParser(prog="tests/bench", description=f"{__doc__}\n\nThemes:\n{listed}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("themes", nargs="*", metavar="THEME")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", metavar="N", type=int, default=9)
     parser.add_argument("--snapd", default=os.environ.get("SNAPD_BIN") or os.path.join(os.path.dirname(script), "../target/release/snapd"))
     parser.add_argument("--folder", default=tempfile.gettempdir())
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

@@ -126,6 +126,4 @@ def alternately(programs, rounds, before=lambda program: None):
         for program, snapshots in zip(programs, taken):
             before(program)
             snapshots.append(program.checkpoint())
-    if any(whole(one) for snapshots in taken for one in snapshots):
-        sys.exit("a snapshot is whole that was to take what changed")
     return taken

@@ -9,6 +9,18 @@ from .lab import sync
 from .program import Program, alive, reap
 
 SMALL = "squares = {n: str(n * n) for n in range(100000)}\n"
+# All of the standard library that can be imported by itself, and objects until there are 90 MiB.
+LARGE = """
+import contextlib, importlib, io, sys, warnings
+warnings.simplefilter("ignore")
+for name in sorted(sys.stdlib_module_names - {"this", "antigravity", "idlelib", "turtledemo"}):
+    with contextlib.suppress(BaseException), contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(name)
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) >> 8
+kept = []
+while resident() < 90:
+    kept += [{"name": str(n), "values": [n, n * 0.5, (n,)]} for n in range(len(kept), len(kept) + 1000)]
+"""
 WAITS = "print('READY', flush=True)\nimport time\nwhile True: time.sleep(1)\n"
 
 
@@ -65,7 +77,8 @@ def rows(program, runs):
 def run(lab):
     memory = lab.built("memory.c")
     python = lambda text: ["/usr/bin/python3", "-c", text + WAITS]
-    programs = {"C, 16 MiB": [memory, "16"], "C, 1 GiB": [memory, "1024"], "python3": python(SMALL)}
+    programs = {"C, 16 MiB": [memory, "16"], "C, 1 GiB": [memory, "1024"], "python3": python(SMALL),
+                "python3, 90 MiB": python(LARGE)}
     by_tool = tools(lab)
     table.head("program", "operation", "snapd, ms", *(["criu, ms", "criu, synced", "snapd/criu"] if lab.criu else []))
     for program, command in programs.items():
