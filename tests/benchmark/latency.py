@@ -46,7 +46,7 @@ def peer(lab, command, place):
 
 
 def run(lab):
-    table.head("", "p50", "p99", "p99.9", "max", "snapshots", "their pauses")
+    table.head("", "p50", "p99", "p99.9", "max", "snapshots", "their pauses", "longest")
     command = [lab.built("latency.c"), str(MIB), str(REQUESTS)]
     for name, tool in {"by itself": alone, "snapd": snapd, **({"criu": peer} if lab.criu else {})}.items():
         runs = []
@@ -55,4 +55,4 @@ def run(lab):
                 runs.append(tool(lab, command, place))
         columns, pauses = zip(*(found for found, _ in runs)), sum((pauses for _, pauses in runs), [])
         cells = [name, *(table.cell(column, 2) for column in columns)]
-        table.line(cells + ([f"{len(pauses)} in {len(runs) * SECONDS} s", table.cell(pauses)] if pauses else ["", ""]))
+        table.line(cells + ([f"{len(pauses)} in {len(runs) * SECONDS} s", table.cell(pauses), f"{max(pauses):.1f}"] if pauses else [""] * 3))
