@@ -92,7 +92,16 @@ fn began<'a>(pids: impl Iterator<Item = &'a Pid>) -> Option<i64> {
 /// Of these processes and all their descendants, while they run: a guess, for reading ahead.
 #[must_use]
 pub fn of_running(roots: &[Pid]) -> BTreeSet<Candidate> {
-    family::of(roots).into_iter().flat_map(|pid| open_for_writing(pid.0)).collect()
+    let (mut found, mut leased) = (BTreeSet::new(), BTreeSet::new());
+    for pid in family::of(roots) {
+        for (one, lease) in open_for_writing(pid.0) {
+            leased.extend(lease.then(|| inode(&one)));
+            found.insert(one);
+        }
+        found.extend(mapped_for_writing(pid.0));
+    }
+    found.retain(|one| !leased.contains(&inode(one)));
+    found
 }
 
 /// Whether opening the file would break a lease, and wait for its holder to give it up.
@@ -103,19 +112,37 @@ fn is_leased(pid: i32, fd: &OsStr) -> bool {
     })
 }
 
-/// What one process has open for writing, as far as it can be told. `/proc/PID/fd` links show in
-/// their own mode how a file is open.
-fn open_for_writing(pid: i32) -> impl Iterator<Item = Candidate> {
+/// What one process has open for writing, as far as it can be told, and whether it has a lease on it.
+/// `/proc/PID/fd` links show in their own mode how a file is open.
+fn open_for_writing(pid: i32) -> impl Iterator<Item = (Candidate, bool)> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     links.filter_map(move |link| {
         let writable = fs::symlink_metadata(link.path()).ok()?.mode() & 0o200 != 0;
         let path = writable.then(|| fs::read_link(link.path()).ok())??;
-        let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         let same = fs::metadata(link.path()).ok()?;
-        let one = (meta.dev(), meta.ino()) == (same.dev(), same.ino());
-        let (device, inode) = (meta.dev(), meta.ino());
-        let kept = object::keeps_files(device, statfs(&path).ok()?.filesystem_type().0)
-            && !is_leased(pid, &link.file_name());
-        (one && kept).then_some(Candidate { path, device, inode, mapped: false, read_only: false })
+        let found = guess(path, false).filter(|one| inode(one) == (same.dev(), same.ino()))?;
+        Some((found, is_leased(pid, &link.file_name())))
     })
+}
+
+/// And what it has mapped so that its writes go to a file. By the inode alone: a file's device is another in
+/// `maps` than in a stat, on btrfs.
+fn mapped_for_writing(pid: i32) -> impl Iterator<Item = Candidate> {
+    let maps = procfs::text(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let shared = |line: &str| {
+        let fields: Vec<&str> = line.splitn(6, ' ').collect();
+        let [_, "rw-s" | "-w-s" | "rwxs", _, _, inode, path] = fields.as_slice() else {
+            return None;
+        };
+        Some((PathBuf::from(path.trim_start()), inode.parse().ok()?))
+    };
+    let found: BTreeSet<(PathBuf, u64)> = maps.lines().filter_map(shared).collect();
+    found.into_iter().filter_map(|(path, inode)| guess(path, true).filter(|one| one.inode == inode))
+}
+
+fn guess(path: PathBuf, mapped: bool) -> Option<Candidate> {
+    let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    let (device, inode) = (meta.dev(), meta.ino());
+    let kept = object::keeps_files(device, statfs(&path).ok()?.filesystem_type().0);
+    kept.then_some(Candidate { path, device, inode, mapped, read_only: false })
 }

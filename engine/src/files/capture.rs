@@ -3,23 +3,23 @@
 //! The order is stat, fdatasync, read (KERNEL.md of the design: a write through a mapping to a page
 //! that is dirty already does not move the times; flushing re-arms that, and a write between the
 //! flush and a later stat would be hidden by it). In the pause only stat again: what has not changed
-//! costs nothing.
+//! costs nothing. What has changed is read again, or gets a twin ([`super::twin`]) that is read later.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 #[cfg(test)]
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, statfs};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{Whence, fdatasync, lseek};
+use nix::unistd::fdatasync;
 
 use super::candidates::Candidate;
-use super::record::{Entry, EntryKind, Files, Stamp};
+use super::contents;
+use super::record::{Entry, EntryKind, Files, Inode, Stamp};
 use super::scan::{Scanned, look, scan};
+use super::twin::{Ahead, Twins};
 use crate::error::{Error, Result, kernel};
 use crate::image::{Contents, ImageSink};
 use crate::inventory::FileId;
@@ -44,6 +44,10 @@ pub struct Capture<'a> {
     skipped: BTreeSet<PathBuf>,
     moving: BTreeSet<PathBuf>,
     bytes: u64,
+    ahead: BTreeMap<Inode, Ahead>,
+    twins: Twins,
+    /// In the pause.
+    standing: bool,
 }
 
 /// What is known of a file whose contents the sink has.
@@ -52,10 +56,12 @@ struct Read {
     id: FileId,
     stamp: Stamp,
     settled: bool,
+    /// Writes through mappings, too, would have to show in its stamp.
+    flushed: bool,
 }
 
 /// A capture's result.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Captured {
     /// For the inventory.
     pub files: Files,
@@ -63,7 +69,14 @@ pub struct Captured {
     pub notes: Vec<String>,
     /// How much was read in all.
     pub bytes: u64,
+    /// What can be read once the tree runs.
+    pub twins: Twins,
 }
+
+/// Who was written this recently, in nanoseconds, will be written again before the pause.
+const BUSY: i64 = 10_000_000_000;
+/// If this much was given, the sink's threads are at work.
+const LITTLE: u64 = 128 << 10;
 
 impl<'a> Capture<'a> {
     /// Starts one; `previous` is the parent snapshot's record, empty if there is none.
@@ -78,6 +91,9 @@ impl<'a> Capture<'a> {
             skipped: BTreeSet::new(),
             moving: BTreeSet::new(),
             bytes: 0,
+            ahead: BTreeMap::new(),
+            twins: Twins::default(),
+            standing: false,
         }
     }
 
@@ -87,7 +103,25 @@ impl<'a> Capture<'a> {
         candidates: &BTreeSet<Candidate>,
         sink: &mut dyn ImageSink,
     ) -> Result<()> {
-        self.look_at_all(candidates, sink).map(|_| ())
+        for one in candidates.iter().filter(|one| !one.read_only) {
+            let bytes = self.ahead.values().map(|ahead| ahead.size).sum();
+            if !self.is_spared(&one.path)
+                && let Some(ahead) = Ahead::of(&one.path, bytes)
+            {
+                self.ahead.insert(ahead.inode, ahead);
+            }
+        }
+        self.look_at_all(candidates, sink)?;
+        Ok(sink.settle()?)
+    }
+
+    /// Right before the pause: what twins lag behind now they need not catch up with in it.
+    pub fn catch_up(&self) {
+        for ahead in self.ahead.values() {
+            if let Err(error) = ahead.catch_up() {
+                tracing::debug!(%error, "a twin lags behind");
+            }
+        }
     }
 
     /// In the pause: what there is, with what has changed since read again.
@@ -97,7 +131,13 @@ impl<'a> Capture<'a> {
         sink: &mut dyn ImageSink,
     ) -> Result<Captured> {
         self.moving.clear();
+        self.standing = true;
+        let before = self.bytes;
         let entries = self.look_at_all(candidates, sink)?;
+        if self.bytes - before > LITTLE {
+            // Threads that were started in the pause run before all others.
+            sink.settle()?;
+        }
         let tracked = self.selection.tracked.iter();
         let tracked = tracked.map(|path| path.as_os_str().as_bytes().to_vec()).collect();
         let files = Files { tracked, entries: entries.into_values().collect() };
@@ -109,7 +149,16 @@ impl<'a> Capture<'a> {
             .moving
             .iter()
             .map(|path| format!("{} was changed by others while it was read", path.display()));
-        Ok(Captured { files, notes: skipped.chain(moving).collect(), bytes: self.bytes })
+        Ok(Captured {
+            files,
+            notes: skipped.chain(moving).collect(),
+            bytes: self.bytes,
+            twins: self.twins,
+        })
+    }
+
+    fn is_spared(&self, path: &Path) -> bool {
+        self.selection.spared.iter().any(|spared| path.starts_with(spared))
     }
 
     fn look_at_all(
@@ -126,7 +175,7 @@ impl<'a> Capture<'a> {
             .map(|candidate| (candidate.device, candidate.inode))
             .collect();
         for candidate in candidates {
-            if self.selection.spared.iter().any(|spared| candidate.path.starts_with(spared)) {
+            if self.is_spared(&candidate.path) {
                 continue;
             }
             if let Some(entry) = look(&candidate.path)?.filter(|entry| is(entry, candidate)) {
@@ -137,23 +186,28 @@ impl<'a> Capture<'a> {
         }
         let regular = |entry: &&mut Entry| entry.kind() == EntryKind::Regular;
         for entry in entries.values_mut().filter(regular) {
-            let inode = (entry.stamp.device, entry.stamp.inode);
-            self.keep(entry, mapped.contains(&inode), sink)?;
+            self.keep(entry, mapped.contains(&inode(entry)), sink)?;
         }
         Ok(entries)
     }
 
     /// Sees to it that the sink has this file's contents, and the entry says which they are.
     fn keep(&mut self, entry: &mut Entry, mapped: bool, sink: &mut dyn ImageSink) -> Result<()> {
-        let inode = (entry.stamp.device, entry.stamp.inode);
-        let known = self.read.get(&inode).copied();
-        let read = match known {
-            Some(read) if read.stamp == entry.stamp && read.settled && !mapped => read,
+        let inode = inode(entry);
+        let read = match self.read.get(&inode).copied() {
+            Some(read)
+                if read.stamp == entry.stamp && read.settled && (!mapped || read.flushed) =>
+            {
+                read
+            }
             Some(read) => {
                 sink.restart(Contents::File(read.id))?;
-                self.read(read.id, entry, mapped, sink)?
+                self.take(read.id, entry, mapped, sink)?
             }
-            None => self.first_look(entry, mapped, sink)?,
+            None => match self.first_look(entry, mapped, sink)? {
+                Some(read) => read,
+                None => return Ok(()),
+            },
         };
         self.read.insert(inode, read);
         entry.id = read.id.0;
@@ -161,29 +215,37 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
+    /// `None`: not now.
     fn first_look(
         &mut self,
         entry: &Entry,
         mapped: bool,
         sink: &mut dyn ImageSink,
-    ) -> Result<Read> {
+    ) -> Result<Option<Read>> {
         let before = self.previous.by_inode(entry.stamp.device, entry.stamp.inode);
-        match before {
-            Some(before) if before.settled && before.stamp == entry.stamp && !mapped => {
-                let id = before.file();
-                sink.unchanged(Contents::File(id), 0..entry.stamp.size)?;
-                Ok(Read { id, stamp: entry.stamp, settled: true })
-            }
-            Some(before) => self.read(before.file(), entry, mapped, sink),
-            None => {
-                let id = FileId(self.next_id);
-                self.next_id += 1;
-                self.read(id, entry, mapped, sink)
-            }
+        let told = mapped && tells_of_mapped_writes(entry.path());
+        let same = |before: &Entry| before.settled && before.stamp == entry.stamp;
+        let as_before = |before: &&Entry| same(before) && (!mapped || told);
+        if let Some(before) = before.filter(as_before) {
+            let id = before.file();
+            sink.unchanged(Contents::File(id), 0..entry.stamp.size)?;
+            return Ok(Some(Read { id, stamp: entry.stamp, settled: true, flushed: told }));
         }
+        if !self.standing && self.is_for_a_twin(entry)? {
+            return Ok(None);
+        }
+        let id = before.map_or(FileId(self.next_id), Entry::file);
+        self.next_id = self.next_id.max(id.0 + 1);
+        self.take(id, entry, mapped, sink).map(Some)
     }
 
-    fn read(
+    /// Whether reading a file now would likely be for nothing.
+    fn is_for_a_twin(&self, entry: &Entry) -> Result<bool> {
+        Ok(self.ahead.contains_key(&inode(entry)) && now()? - entry.stamp.mtime < BUSY)
+    }
+
+    /// Has the sink read a file, now or later.
+    fn take(
         &mut self,
         id: FileId,
         entry: &Entry,
@@ -194,19 +256,48 @@ impl<'a> Capture<'a> {
         let file = File::open(path).map_err(Error::file("open", path))?;
         let looked_at = now()?;
         let before = Stamp::of(&file.metadata().map_err(Error::file("stat", path))?);
-        let on_tmpfs = fstatfs(&file).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
-        if mapped && !on_tmpfs {
-            fdatasync(&file).map_err(kernel("fdatasync"))?;
-        }
-        self.bytes += copy(&file, path, before.size, Contents::File(id), sink)?;
+        let flushed = if self.standing && self.make_twin(id, &before) {
+            true
+        } else {
+            // The pause is no time to wait for a disk.
+            let flush = mapped && !self.standing && tells_of_mapped_writes(path);
+            if flush {
+                fdatasync(&file).map_err(kernel("fdatasync"))?;
+            }
+            let of = Contents::File(id);
+            self.bytes += contents::give(&file, path, before.size, of, sink)?;
+            flush
+        };
         let after = Stamp::of(&file.metadata().map_err(Error::file("stat", path))?);
         if after != before {
             self.moving.insert(path.to_owned());
         }
         // Only what stood still, and long enough, may be taken for unchanged later.
-        let settled = after == before && before.settled(looked_at) && !(mapped && on_tmpfs);
-        Ok(Read { id, stamp: before, settled })
+        let settled = after == before && before.settled(looked_at) && (!mapped || flushed);
+        Ok(Read { id, stamp: before, settled, flushed })
     }
+
+    /// Whether there is one now. What was dirty was written back after the file was looked at.
+    fn make_twin(&mut self, id: FileId, seen: &Stamp) -> bool {
+        let Some(ahead) = self.ahead.remove(&(seen.device, seen.inode)) else { return false };
+        if let Err(error) = ahead.catch_up() {
+            tracing::debug!(%error, "no twin, against expectations");
+            return false;
+        }
+        tracing::trace!(file = %id.0, size = seen.size, "a twin in the pause");
+        self.twins.add(id, seen.size, ahead.into_twin());
+        true
+    }
+}
+
+/// Whether a write through a mapping to a page that is clean moves the times: seen to on these.
+pub(super) fn tells_of_mapped_writes(path: &Path) -> bool {
+    const THOSE: [FsType; 3] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
+    statfs(path).is_ok_and(|fs| THOSE.contains(&fs.filesystem_type()))
+}
+
+fn inode(entry: &Entry) -> Inode {
+    (entry.stamp.device, entry.stamp.inode)
 }
 
 fn is(entry: &Entry, candidate: &Candidate) -> bool {
@@ -217,49 +308,6 @@ fn is(entry: &Entry, candidate: &Candidate) -> bool {
 fn now() -> Result<i64> {
     let now = clock_gettime(ClockId::CLOCK_REALTIME).map_err(kernel("clock_gettime"))?;
     Ok(now.tv_sec() * 1_000_000_000 + now.tv_nsec())
-}
-
-/// How much is read at once.
-const WINDOW: usize = 1 << 20;
-
-/// Copies the data of a file, not its holes, up to `size`: what is appended meanwhile is not ours.
-fn copy(
-    file: &File,
-    path: &Path,
-    size: u64,
-    to: Contents,
-    sink: &mut dyn ImageSink,
-) -> Result<u64> {
-    let mut room = vec![0; WINDOW];
-    let (mut at, mut copied) = (0, 0);
-    while let Some((start, end)) = next_data(file, at)?.filter(|(start, _)| *start < size) {
-        at = start;
-        let end = end.min(size);
-        while at < end {
-            let want = usize::try_from(end - at).unwrap_or(WINDOW).min(WINDOW);
-            let (part, _) = room.split_at_mut(want);
-            let got = file.read_at(part, at).map_err(Error::file("read", path))?;
-            if got == 0 {
-                return Ok(copied);
-            }
-            sink.bytes(to, at, part.get(..got).unwrap_or_default())?;
-            at += got as u64;
-            copied += got as u64;
-        }
-    }
-    Ok(copied)
-}
-
-/// The next stretch of data at or behind `at`.
-pub(super) fn next_data(file: &File, at: u64) -> Result<Option<(u64, u64)>> {
-    let offset = |at: u64| i64::try_from(at).map_err(|_| Error::Kernel("lseek", Errno::EOVERFLOW));
-    let start = match lseek(file, offset(at)?, Whence::SeekData) {
-        Ok(start) => start,
-        Err(Errno::ENXIO) => return Ok(None),
-        Err(errno) => return Err(Error::Kernel("lseek", errno)),
-    };
-    let end = lseek(file, start, Whence::SeekHole).map_err(kernel("lseek"))?;
-    Ok(Some((start.unsigned_abs(), end.unsigned_abs())))
 }
 
 #[cfg(test)]

@@ -74,6 +74,9 @@ pub struct Entry {
     pub read_only: bool,
 }
 
+/// Device and number.
+pub(super) type Inode = (u64, u64);
+
 /// Identity and times of a file.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Stamp {

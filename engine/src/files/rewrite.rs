@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::capture::next_data;
+use super::contents::next_data;
 use crate::error::{Error, Result};
 use crate::image::{Contents, ImageSource};
 use crate::inventory::FileId;
@@ -31,6 +31,8 @@ pub(super) fn rewrite(
 
 /// How much is compared at once.
 const BLOCK: usize = 1 << 16;
+/// And how much is written at least.
+const PAGE: usize = 4096;
 
 struct Rewrite<'a> {
     file: &'a File,
@@ -64,36 +66,40 @@ impl Rewrite<'_> {
         Ok(())
     }
 
-    /// Makes a hole where there are data up to `end`.
+    /// Makes holes of those pages up to `end` that hold anything.
     fn zeros_until(&mut self, end: u64) -> Result<()> {
         while let Some((start, stop)) = next_data(self.file, self.at)? {
             if start >= end {
                 break;
             }
+            self.at = start;
             let stop = stop.min(end);
-            if !self.is_zero(start, stop)? {
-                self.change()?;
-                self.punch(start, stop)?;
+            while self.at < stop {
+                let want = usize::try_from(stop - self.at).unwrap_or(BLOCK).min(BLOCK);
+                let zeros = vec![0; want];
+                let there = self.there(self.at, want)?;
+                for (from, to) in differing(zeros.get(..there.len()).unwrap_or_default(), &there) {
+                    self.change()?;
+                    self.punch(self.at + from as u64, self.at + to as u64)?;
+                }
+                self.at += want as u64;
             }
-            self.at = stop;
         }
         self.at = self.at.max(end);
         Ok(())
     }
 
-    fn is_zero(&self, start: u64, stop: u64) -> Result<bool> {
-        let mut room = vec![0; BLOCK];
-        let mut at = start;
-        while at < stop {
-            let want = usize::try_from(stop - at).unwrap_or(room.len()).min(room.len());
-            let part = room.get_mut(..want).unwrap_or_default();
-            let got = self.file.read_at(part, at)?;
-            if got == 0 || part.iter().take(got).any(|byte| *byte != 0) {
-                return Ok(got == 0);
+    /// What is there now, up to the end of the file.
+    fn there(&self, at: u64, len: usize) -> Result<Vec<u8>> {
+        let (mut room, mut used) = (vec![0; len], 0);
+        while used < len {
+            match self.file.read_at(room.get_mut(used..).unwrap_or_default(), at + used as u64)? {
+                0 => break,
+                got => used += got,
             }
-            at += got as u64;
         }
-        Ok(true)
+        room.truncate(used);
+        Ok(room)
     }
 
     fn punch(&self, start: u64, stop: u64) -> Result<()> {
@@ -118,11 +124,11 @@ impl Rewrite<'_> {
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         for (index, block) in bytes.chunks(BLOCK).enumerate() {
             let at = at + (index * BLOCK) as u64;
-            let mut room = vec![0; block.len()];
-            let same = self.file.read_exact_at(&mut room, at).is_ok() && room == block;
-            if !same {
+            let there = self.there(at, block.len())?;
+            for (from, to) in differing(block, &there) {
                 self.change()?;
-                self.file.write_all_at(block, at)?;
+                let pages = block.get(from..to).unwrap_or_default();
+                self.file.write_all_at(pages, at + from as u64)?;
             }
         }
         self.at = self.at.max(at + bytes.len() as u64);
@@ -136,4 +142,21 @@ impl Rewrite<'_> {
         }
         Ok(())
     }
+}
+
+/// Where pages begin and end that differ from what is there, neighbours joined; what is not there does.
+fn differing<'a>(block: &'a [u8], there: &'a [u8]) -> impl Iterator<Item = (usize, usize)> + 'a {
+    let differs = |from: usize| {
+        let to = block.len().min(from + PAGE);
+        block.get(from..to) != there.get(from..to)
+    };
+    let mut pages = (0..block.len()).step_by(PAGE).peekable();
+    std::iter::from_fn(move || {
+        let first = pages.find(|from| differs(*from))?;
+        let mut end = first + PAGE;
+        while pages.next_if(|from| differs(*from)).is_some() {
+            end += PAGE;
+        }
+        Some((first, end.min(block.len())))
+    })
 }

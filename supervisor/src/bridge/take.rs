@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use engine::external::External;
 use engine::family;
-use engine::files::{Capture, Files, Selection, of_inventory, of_running};
+use engine::files::{Capture, Files, Selection, Twins, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
 use engine::session::{
     self, Captured, Foresight, Frozen, Inventoried, Kind, Told, Tracker as Tracking,
@@ -184,6 +184,7 @@ fn take(
     let watching = known.as_deref_mut().unwrap_or_default();
     let foresight = Foresight::of(foresee, watching, before.as_ref());
     let room = session::room(&running, &foresight);
+    capture.catch_up();
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     meanwhile.begin()?;
@@ -201,10 +202,10 @@ fn take(
     lives(inventory, first.unwrap_or(Pid(0)))?;
     let (processes, threads) = count(inventory);
     let open = of_inventory(inventory);
-    let mut notes = Vec::new();
+    let (mut notes, mut twins) = (Vec::new(), Twins::default());
     if !plan.keep_files {
         let files = capture.finish(&open, &mut sink)?;
-        notes.clone_from(&files.notes);
+        (notes, twins) = (files.notes.clone(), files.twins);
         inventoried.add(files.files, files.notes);
     }
     let mut captured =
@@ -215,12 +216,11 @@ fn take(
     notes.extend(captured.inventory().notes.iter().map(|note| note.text.clone()));
     notes.dedup();
     let (trigger, tags) = (plan.trigger, plan.tags.clone());
-    let known = Meta::at(taken_at);
-    let meta = Meta { trigger, processes, threads, tracker, tags, notes, ..known };
+    let meta = Meta { trigger, processes, threads, tracker, tags, notes, ..Meta::at(taken_at) };
     let snapshot = if plan.stop {
-        keep_and_end(captured, sink, meta, began)?
+        keep_and_end(captured, twins, sink, meta, began)?
     } else {
-        keep(captured, sink, meta, began)?
+        keep(captured, twins, sink, meta, began)?
     };
     trackers.iter_mut().flatten().for_each(|one| one.told = Told::default());
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
@@ -243,12 +243,14 @@ fn tracker_of(watching: &[Tracking]) -> Tracker {
 /// Writes and commits; the tree runs on as soon as it may.
 fn keep(
     captured: Captured,
+    twins: Twins,
     mut sink: Sink<'_>,
     mut meta: Meta,
     began: Instant,
 ) -> Result<Snapshot> {
     let written = captured.write_running(&mut sink)?;
     meta.pause_ms = ms(written.pause());
+    twins.write(&mut sink)?;
     let sealed = seal(sink, &mut meta)?;
     meta.took_ms = ms(began.elapsed());
     Ok(sealed.commit(meta)?)
@@ -266,11 +268,13 @@ pub(super) fn lives(inventory: &Inventory, first: Pid) -> Result<()> {
 /// Likewise; the tree ends once it is safe.
 fn keep_and_end(
     captured: Captured,
+    twins: Twins,
     mut sink: Sink<'_>,
     mut meta: Meta,
     began: Instant,
 ) -> Result<Snapshot> {
     let written = captured.write(&mut sink)?;
+    twins.write(&mut sink)?;
     let sealed = seal(sink, &mut meta)?;
     (meta.pause_ms, meta.took_ms) = (ms(began.elapsed()), ms(began.elapsed()));
     let snapshot = sealed.commit(meta)?;
