@@ -30,12 +30,10 @@ def alone(lab, command, place):
 
 
 def snapd(lab, command, place):
-    """The first snapshot, which is whole, is left out."""
     with Supervised(lab, command, place, "--every", "1s") as program:
-        while not (before := program.snapshots()):
-            time.sleep(0.1)
+        before = program.settled()
         found = percentiles(program, rest)
-        return found, [one["pause_ms"] for one in program.snapshots() if one["seq"] > before[-1]["seq"]]
+        return found, [one["pause_ms"] for one in program.snapshots() if one["seq"] > before["seq"]]
 
 
 def peer(lab, command, place):

@@ -102,10 +102,13 @@ class Supervised(Program):
     def snapshots(self):
         return sorted(json.loads(self.tell("snapshots", "bench", "--json")), key=lambda one: one["seq"])
 
-    def failed(self):
-        """What events tell of snapshots that came to nothing."""
-        events = [json.loads(line) for line in self.tell("events", "bench", "--json").splitlines()]
-        return [event for event in events if event["kind"] == "checkpoint-failed"]
+    def settled(self):
+        """Waits, where there is a schedule, until some have been taken since it was READY: the first are of a program
+        that was still filling its memory. The newest."""
+        newest = lambda: max((one["seq"] for one in self.snapshots()), default=0)
+        enough = newest() + 4
+        until(lambda: newest() >= enough)
+        return self.snapshots()[-1]
 
     def end(self):
         self.tell("kill", "bench")

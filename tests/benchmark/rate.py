@@ -18,11 +18,9 @@ def taken_at(snapshot):
 
 
 def on_its_own(lab, command, place):
-    """By the catalog, which keeps the newest: their numbers tell how many there have been. The first is whole."""
+    """By the catalog, which keeps the newest: their numbers tell how many there have been."""
     with Supervised(lab, command, place, "--every", "1ms") as program:
-        while not program.snapshots():
-            time.sleep(0.01)
-        first = program.snapshots()[-1]
+        first = program.settled()
         time.sleep(SECONDS)
         last = program.snapshots()
     rate = (last[-1]["seq"] - first["seq"]) / (taken_at(last[-1]) - taken_at(first))
