@@ -1,8 +1,8 @@
 //! From what a frozen tree holds to objects, open files and descriptors.
 //!
-//! A descriptor is asked for its inode first; only an open file that is not known yet, by kcmp(2), is
-//! duplicated here. So a tree of many processes that inherited the same files costs one duplicate
-//! for each open file, and no duplicate outlives the collector.
+//! Each descriptor is duplicated, which takes less time than asking for its inode by a path; the duplicate of
+//! an open file that is known already, by kcmp(2), is closed at once. So a tree of many processes that
+//! inherited the same files costs one duplicate for each open file, and none outlives the collector.
 //!
 //! Objects are collected when all their open files are known. Collecting one can turn up more open
 //! files (descriptors in flight): then there is another round.
@@ -15,9 +15,9 @@ mod unsupported;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 
 use nix::libc::{F_GETFD, FD_CLOEXEC, SYS_fcntl};
+use nix::sys::stat::fstat;
 
 pub(crate) use self::attributes::{News, OfProcess, attributes};
 use self::ranked::Ranked;
@@ -111,18 +111,16 @@ impl Collector {
         let process = pidfd::open(pid).map_err(kernel("pidfd_open"))?;
         let mut locked = BTreeSet::new(); // Two numbers of one open file tell the same.
         for number in numbers(pid)? {
-            let path = format!("/proc/{pid}/fd/{number}");
-            let meta = fs::metadata(&path).map_err(kernel_io("stat"))?;
+            let taken = pidfd::take(process.as_fd(), number);
+            let fd = taken.map_err(kernel("pidfd_getfd"))?;
+            let stat = fstat(&fd).map_err(kernel("fstat"))?;
             let info = procfs::text(format!("/proc/{pid}/fdinfo/{number}"));
             let info = info.map_err(kernel_io("read"))?;
-            let inode = (meta.dev(), meta.ino());
-            let open_file = if let Some(known) = self.registry.find(inode, (pid, number))? {
+            let inode = (stat.st_dev, stat.st_ino);
+            let open_file = if let Some(known) = self.registry.find(inode, fd.as_fd())? {
                 known
             } else {
-                let taken = pidfd::take(process.as_fd(), number);
-                let fd = taken.map_err(kernel("pidfd_getfd"))?;
-                let name = format!("fd {number} ({})", link_of(&fd)?);
-                let info = info.clone();
+                let (name, info) = (format!("fd {number}"), info.clone());
                 self.registry.add(inode, Found { fd, holder: pid, name, info })?
             };
             let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
@@ -131,7 +129,7 @@ impl Collector {
                 self.locks.entry(pid).or_default().extend(told);
             }
             let descriptor = (table, RemoteFd(number));
-            if cloexec && is_slave(meta.rdev()) {
+            if cloexec && is_slave(stat.st_rdev) {
                 self.doubtful.entry(pid).or_default().push(descriptor);
             }
             self.descriptors.insert(descriptor, Descriptor { open_file, cloexec });
@@ -164,17 +162,17 @@ impl Collector {
     pub(crate) fn opened(&mut self, pid: Pid, fd: OwnedFd, name: &str) -> Result<OpenFileId> {
         let link = link_of(&fd)?;
         let number = fd.as_raw_fd();
-        let meta = fs::metadata(format!("/proc/self/fd/{number}")).map_err(kernel_io("stat"))?;
+        let stat = fstat(&fd).map_err(kernel("fstat"))?;
         let info = procfs::text(format!("/proc/self/fdinfo/{number}"));
         let info = info.map_err(kernel_io("read"))?;
         let flags = Fields::parse(&info).take_number("flags", 8).unwrap_or(0);
-        let key = (meta.dev(), meta.ino(), flags, link);
+        let inode = (stat.st_dev, stat.st_ino);
+        let key = (inode.0, inode.1, flags, link);
         if let Some(known) = self.opened.get(&key) {
             return Ok(*known);
         }
-        let name = format!("{name} ({})", key.3);
-        let found = Found { fd, holder: pid, name, info };
-        let id = self.registry.add((meta.dev(), meta.ino()), found)?;
+        let found = Found { fd, holder: pid, name: name.to_owned(), info };
+        let id = self.registry.add(inode, found)?;
         self.opened.insert(key, id);
         Ok(id)
     }

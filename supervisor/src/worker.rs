@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use engine::external::External;
 use engine::inventory::{Pid, SpaceId};
-use engine::passing;
 use engine::session::{Anchors, Kind, Told, Tracker};
+use engine::{modesty, passing};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -104,6 +104,12 @@ fn take(
     tell: bridge::Tell<'_>,
 ) -> Result<Taken> {
     let home = Home::open(Path::new(OsStr::from_bytes(&take.dir)))?;
+    // But in the pause, and where the workload stands until all is written.
+    if !take.stop
+        && let Err(error) = modesty::give_way()
+    {
+        tracing::debug!(%error, "cannot give way to the workload");
+    }
     let roots = join_clocks()?;
     let given = bridge::Given { roots: &roots, externals, watching };
     let (taken, watching) = bridge::checkpoint(&home, take, given, &mut Settling(shim), tell)?;

@@ -239,14 +239,12 @@ impl Tree<'_> {
     fn try_adopt(&mut self, found: OwnedFd) -> Result<OpenFileId> {
         let stat = nix::sys::stat::fstat(&found).map_err(kernel("fstat"))?;
         let inode = (stat.st_dev, stat.st_ino);
-        let (me, number) = (Pid(std::process::id().cast_signed()), found.as_raw_fd());
-        if let Some(known) = self.registry.find(inode, (me, number))? {
+        if let Some(known) = self.registry.find(inode, found.as_fd())? {
             return Ok(known);
         }
-        let info = procfs::text(format!("/proc/self/fdinfo/{number}"));
+        let info = procfs::text(format!("/proc/self/fdinfo/{}", found.as_raw_fd()));
         let info = info.map_err(kernel_io("read"))?;
-        let name = format!("a descriptor in flight ({})", super::link_of(&found)?);
-        let holder = self.holder;
+        let (name, holder) = ("a descriptor in flight".to_owned(), self.holder);
         self.registry.add(inode, Found { fd: found, holder, name, info })
     }
 }

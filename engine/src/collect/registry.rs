@@ -1,6 +1,6 @@
 //! Every open file of the tree, once, with our duplicate of it.
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::sys::stat::fstat;
@@ -19,7 +19,7 @@ pub(super) struct Found {
     pub(super) fd: OwnedFd,
     /// Some process that has it.
     pub(super) holder: Pid,
-    /// For people.
+    /// For people: what it is to whoever has it; what it is itself is added.
     pub(super) name: String,
     /// Its fdinfo.
     pub(super) info: String,
@@ -55,23 +55,20 @@ impl Registry {
         })
     }
 
-    /// The open file behind somebody's descriptor, if it is known.
-    pub(super) fn find(
-        &self,
-        inode: InodeKey,
-        (pid, number): (Pid, RawFd),
-    ) -> Result<Option<OpenFileId>> {
-        Ok(self.search(inode, (pid, number))?.ok())
+    /// The open file behind a duplicate, if it is known.
+    pub(super) fn find(&self, inode: InodeKey, ours: BorrowedFd<'_>) -> Result<Option<OpenFileId>> {
+        Ok(self.search(inode, ours)?.ok())
     }
 
     /// Makes one known that is not yet.
-    pub(super) fn add(&mut self, inode: InodeKey, found: Found) -> Result<OpenFileId> {
+    pub(super) fn add(&mut self, inode: InodeKey, mut found: Found) -> Result<OpenFileId> {
         let id = u32::try_from(self.found.len());
         let id = OpenFileId(id.map_err(|_| Error::Record("open files".into(), None))?);
-        if let Err(place) = self.search(inode, (self.me, found.fd.as_raw_fd()))? {
+        if let Err(place) = self.search(inode, found.fd.as_fd())? {
             self.by_inode.entry(inode).or_default().insert(place, id);
         }
         let evidence = self.evidence(inode, &found)?;
+        found.name = format!("{} ({})", found.name, evidence.link);
         self.found.push((found, evidence));
         Ok(id)
     }
@@ -119,11 +116,12 @@ impl Registry {
     fn search(
         &self,
         inode: InodeKey,
-        theirs: (Pid, RawFd),
+        sought: BorrowedFd<'_>,
     ) -> Result<std::result::Result<OpenFileId, usize>> {
         let Some(known) = self.by_inode.get(&inode) else { return Ok(Err(0)) };
+        let here = |fd: BorrowedFd<'_>| (self.me, fd.as_raw_fd());
         let compare = |id: &OpenFileId| match self.get(*id) {
-            Some((ours, _)) => kcmp::files(theirs, (self.me, ours.fd.as_raw_fd())),
+            Some((known, _)) => kcmp::files(here(sought), here(known.fd.as_fd())),
             None => Err(nix::errno::Errno::EBADF),
         };
         known.search(compare).map_err(kernel("kcmp"))

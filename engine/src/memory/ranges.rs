@@ -36,10 +36,12 @@ pub(super) fn overlaps(ranges: &Ranges, start: u64, end: u64) -> bool {
     ranges.get(at).is_some_and(|range| range.0 < end)
 }
 
-/// What of `ranges` is within `within`.
+/// What of `ranges` is within `within`. Fast where either is few, and the other thousands.
 pub(crate) fn intersect(ranges: &Ranges, within: &Ranges) -> Ranges {
     let mut found = Vec::new();
-    for &(start, end) in within {
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return found };
+    let begin = within.partition_point(|range| range.1 <= first.0);
+    for &(start, end) in within.iter().skip(begin).take_while(|range| range.0 < last.1) {
         let first = ranges.partition_point(|range| range.1 <= start);
         for &(a, b) in ranges.iter().skip(first).take_while(|range| range.0 < end) {
             found.push((a.max(start), b.min(end)));
@@ -74,6 +76,8 @@ mod tests {
     fn ranges_meet_and_part() {
         let (a, b) = (vec![(0, 4), (6, 9)], vec![(2, 7)]);
         assert_eq!(intersect(&a, &b), [(2, 4), (6, 7)]);
+        assert_eq!(intersect(&b, &a), [(2, 4), (6, 7)]);
+        assert_eq!(intersect(&b, &vec![(0, 1), (2, 3), (7, 8)]), [(2, 3)]);
         assert_eq!(without(&a, &b), [(0, 2), (7, 9)]);
         assert!(overlaps(&a, 3, 5) && !overlaps(&a, 4, 6));
         assert_eq!((length(&a), joined(&vec![(0, 4), (4, 5)])), (7, vec![(0, 5)]));
