@@ -12,37 +12,37 @@ fn three_times(lab: &Lab, file: &str, args: &[&str]) {
     program.check();
 }
 
-trial!(threads, 60, |lab| three_times(lab, "threads.c", &[]));
-trial!(amx, 60, |lab| three_times(lab, "amx.c", &[]));
-trial!(timeouts, 60, |lab| three_times(lab, "timeouts.c", &["0"]));
-trial!(pending, 60, |lab| three_times(lab, "pending.c", &[]));
-trial!(memory, 60, |lab| three_times(lab, "memory.c", &["64"]));
-trial!(some_processes, 60, |lab| three_times(lab, "many_processes.c", &["30"]));
-trial!(some_areas, 60, |lab| three_times(lab, "many_areas.c", &["500"]));
-trial!(some_descriptors, 60, |lab| three_times(lab, "many_descriptors.c", &["300"]));
+trial!(threads, 300, |lab| three_times(lab, "threads.c", &[]));
+trial!(amx, 300, |lab| three_times(lab, "amx.c", &[]));
+trial!(timeouts, 300, |lab| three_times(lab, "timeouts.c", &["0"]));
+trial!(pending, 300, |lab| three_times(lab, "pending.c", &[]));
+trial!(memory, 300, |lab| three_times(lab, "memory.c", &["64"]));
+trial!(some_processes, 300, |lab| three_times(lab, "many_processes.c", &["30"]));
+trial!(some_areas, 300, |lab| three_times(lab, "many_areas.c", &["500"]));
+trial!(some_descriptors, 300, |lab| three_times(lab, "many_descriptors.c", &["300"]));
 
-trial!(areas, 60, |lab| three_times(lab, "areas.c", &[]));
-trial!(tree, 60, |lab| three_times(lab, "tree.c", &[]));
-trial!(leaderless, 60, |lab| three_times(lab, "leaderless.c", &[]));
-trial!(pipe, 60, |lab| three_times(lab, "pipe.c", &[]));
-trial!(fifo, 60, |lab| three_times(lab, "fifo.c", &[]));
-trial!(file, 60, |lab| three_times(lab, "file.c", &[]));
-trial!(directory, 60, |lab| three_times(lab, "directory.c", &[]));
-trial!(place, 60, |lab| three_times(lab, "place.c", &[]));
-trial!(proc_file, 60, |lab| three_times(lab, "proc_file.c", &[]));
-trial!(kernel_file, 60, |lab| three_times(lab, "kernel_file.c", &[]));
-trial!(streams, 60, |lab| three_times(lab, "streams.c", &[]));
-trial!(device, 60, |lab| three_times(lab, "device.c", &[]));
-trial!(eventfd, 60, |lab| three_times(lab, "eventfd.c", &[]));
-trial!(epoll, 60, |lab| three_times(lab, "epoll.c", &[]));
-trial!(timerfd, 60, |lab| three_times(lab, "timerfd.c", &[]));
-trial!(signalfd, 60, |lab| three_times(lab, "signalfd.c", &[]));
-trial!(memfd, 60, |lab| three_times(lab, "memfd.c", &[]));
-trial!(unix_pair, 60, |lab| three_times(lab, "unix_pair.c", &[]));
-trial!(sockets, 60, |lab| three_times(lab, "sockets.c", &[]));
-trial!(terminal, 60, |lab| three_times(lab, "terminal.c", &[]));
+trial!(areas, 300, |lab| three_times(lab, "areas.c", &[]));
+trial!(tree, 300, |lab| three_times(lab, "tree.c", &[]));
+trial!(leaderless, 300, |lab| three_times(lab, "leaderless.c", &[]));
+trial!(pipe, 300, |lab| three_times(lab, "pipe.c", &[]));
+trial!(fifo, 300, |lab| three_times(lab, "fifo.c", &[]));
+trial!(file, 300, |lab| three_times(lab, "file.c", &[]));
+trial!(directory, 300, |lab| three_times(lab, "directory.c", &[]));
+trial!(place, 300, |lab| three_times(lab, "place.c", &[]));
+trial!(proc_file, 300, |lab| three_times(lab, "proc_file.c", &[]));
+trial!(kernel_file, 300, |lab| three_times(lab, "kernel_file.c", &[]));
+trial!(streams, 300, |lab| three_times(lab, "streams.c", &[]));
+trial!(device, 300, |lab| three_times(lab, "device.c", &[]));
+trial!(eventfd, 300, |lab| three_times(lab, "eventfd.c", &[]));
+trial!(epoll, 300, |lab| three_times(lab, "epoll.c", &[]));
+trial!(timerfd, 300, |lab| three_times(lab, "timerfd.c", &[]));
+trial!(signalfd, 300, |lab| three_times(lab, "signalfd.c", &[]));
+trial!(memfd, 300, |lab| three_times(lab, "memfd.c", &[]));
+trial!(unix_pair, 300, |lab| three_times(lab, "unix_pair.c", &[]));
+trial!(sockets, 300, |lab| three_times(lab, "sockets.c", &[]));
+trial!(terminal, 300, |lab| three_times(lab, "terminal.c", &[]));
 
-trial!(leaving_it_running, 60, |lab| {
+trial!(leaving_it_running, 300, |lab| {
     let program = lab.start_subject("threads.c", &[]);
     let pid = program.pid().to_string();
     for round in 0..3 {
