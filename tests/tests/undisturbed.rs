@@ -28,6 +28,7 @@ trial!(every_subject_is_fine_by_itself, 120, |lab| {
             "many_processes.c" | "many_threads.c" => &["50"],
             "many_areas.c" | "many_descriptors.c" => &["500"],
             "timeouts.c" => &["0"],
+            "database.c" => &["base", "8", "1"],
             _ => &[],
         };
         undisturbed(lab, &file, args);

@@ -39,32 +39,18 @@ pub fn give_way() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork};
-
-    /// Of a thread in `stat`: its nice value; and of its process, the session.
-    fn nice_and_session() -> (i32, i32) {
-        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-        let words: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        (words[16].parse().unwrap(), words[3].parse().unwrap())
-    }
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
 
     #[test]
-    fn helpers_give_way_too() {
-        // SAFETY: the child only makes calls of its own and ends without unwinding.
-        match unsafe { fork() }.unwrap() {
-            ForkResult::Child => {
-                let me = nix::unistd::getpid().as_raw();
-                let leads = setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
-                let done = leads.is_ok() && give_way().is_ok();
-                let helper = std::thread::spawn(nice_and_session).join().unwrap();
-                let right = done && nice_and_session() == (NICE, me) && helper == (NICE, me);
-                // SAFETY: ends the child at once.
-                unsafe { libc::_exit(i32::from(!right)) }
-            }
-            ForkResult::Parent { child } => {
-                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
-            }
-        }
+    fn a_process_that_leads_a_group_gives_way_in_a_session_of_its_own() {
+        let mut command = Command::new("cat");
+        command.arg("/proc/self/stat").process_group(0);
+        // SAFETY: between fork and exec it makes calls, and allocates, which glibc allows there.
+        let output = unsafe { command.pre_exec(give_way) }.output().unwrap();
+        let stat = String::from_utf8(output.stdout).unwrap();
+        let (pid, rest) = stat.split_once(" (cat) ").unwrap();
+        let words: Vec<_> = rest.split(' ').collect();
+        assert_eq!((words[3], words[16]), (pid, NICE.to_string().as_str()), "{stat}");
     }
 }
