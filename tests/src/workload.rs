@@ -118,6 +118,9 @@ impl<'a> Workload<'a> {
     #[track_caller]
     pub fn check(mut self) {
         let pid = self.pid().expect("a running workload");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let dead = status.lines().any(|line| line.starts_with("State:\tZ"));
+        assert!(!status.is_empty() && !dead, "{} has ended: {status}", self.name);
         kill(Pid::from_raw(pid), Signal::SIGTERM).expect("the workload's first process");
         let outcome = self.wait(Duration::from_secs(60)).ok();
         assert_eq!(outcome.stdout.lines().last(), Some("OK"), "{outcome:?}");

@@ -156,7 +156,8 @@ mod tests {
         let tid = Tid(told.recv().unwrap().as_raw());
         let before = monotonic();
         std::thread::sleep(std::time::Duration::from_millis(300));
-        let asleep = Clocks::default().asleep(tid, |_| true).unwrap();
+        // A machine may be too busy to be asked at once.
+        let asleep = (0..10).find_map(|_| Clocks::default().asleep(tid, |_| true)).unwrap();
         assert!((asleep.since - before).abs() < 20_000_000, "{}", asleep.since - before);
         drop(end);
     }
