@@ -101,6 +101,7 @@ static void check(const struct area *area, const char *smaps) {
 int main(void) {
     for (int i = 0; i < AREAS; i++) areas[i].pages = PAGES, map(&areas[i]);
     pthread_t thread;
+    leave_term();
     MUST(!pthread_create(&thread, NULL, torment, NULL));
     until_told();
     done = 1;

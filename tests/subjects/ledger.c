@@ -100,6 +100,7 @@ static void work(void *(*talk)(void *), int in, int out) {
     pthread_t threads[3];
     last = &count;
     open_books();
+    leave_term();
     MUST(!pthread_create(&threads[0], NULL, talk, ends));
     for (uintptr_t i = 1; i < 3; i++) MUST(!pthread_create(&threads[i], NULL, transfer, (void *)i));
     if (talk == start_and_count) until_told(), shared->stop = 1;

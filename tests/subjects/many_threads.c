@@ -31,6 +31,7 @@ int main(int argc, char **argv) {
     pthread_attr_init(&small);
     pthread_attr_setstacksize(&small, 64 << 10);
     pthread_barrier_init(&started, NULL, count + 1);
+    leave_term();
     for (long i = 0; i < count; i++) MUST(pthread_create(&threads[i], &small, sleeper, (void *)i) == 0);
     pthread_barrier_wait(&started);
     until_told();

@@ -62,6 +62,8 @@ int main(void) {
     pthread_barrier_init(&ready_line, NULL, 2);
     pthread_barrier_init(&check_line, NULL, 2);
     pthread_t thread;
+    leave_term();
+    sigaddset(&mask, SIGTERM);
     MUST(pthread_create(&thread, NULL, other, NULL) == 0);
     pthread_barrier_wait(&ready_line);
 
