@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::contents::next_data;
 use crate::error::{Error, Result};
 use crate::image::{Contents, ImageSource};
 use crate::inventory::FileId;
+use crate::sparse::next_data;
 
 /// Compares `file`, open for reading and writing, with what was stored; calls `before_change` once
 /// if it has to be written.

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use super::ahead::Ahead;
 use super::collect::Own;
 use super::estimate::is_twin_worth;
-use super::origin::{Copied, Memory, back, by, data, read_file, size, there};
+use super::origin::{Copied, Memory, back, by, size, there};
 use super::ranges::{Ranges, bytes, intersect, length, overlaps, without};
 use super::witness::Witness;
-use crate::error::Result;
+use crate::error::{Result, kernel_io};
 use crate::image::{Bulk, Contents, ImageSink, Origin, Run};
 use crate::inventory::{End, Pid, SpaceId};
+use crate::sparse;
 use crate::tracee::Twin;
 
 /// How much a sink is told of at once, so that it can say how far it is.
@@ -163,8 +164,9 @@ impl Copy {
     fn files(&mut self) -> Result<Vec<Part>> {
         let part = |(object, file)| {
             let file = File::from(file);
-            let (of, runs) = (Contents::Object(object, End(0)), data(&file)?);
-            let origin = move |runs: &[Run], room: &mut [u8]| read_file(&file, runs, room);
+            let size = file.metadata().map_err(kernel_io("fstat"))?.len();
+            let (of, runs) = (Contents::Object(object, End(0)), sparse::data(&file, size)?);
+            let origin = move |runs: &[Run], room: &mut [u8]| sparse::read(&file, runs, room);
             let (unchanged, ahead) = (Ranges::new(), Ahead::default());
             Ok(Part { of, runs, unchanged, ahead, origin: Arc::new(origin) })
         };

@@ -2,7 +2,7 @@
 //!
 //! Pages are read by `process_vm_readv(2)`, many runs in one call. Pages that their owner may not read
 //! itself come through `/proc/PID/mem`; and so do those that somebody shares until one of them writes, of
-//! which `process_vm_readv(2)` would make two. Holes of files stay holes.
+//! which `process_vm_readv(2)` would make two.
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::{self, Whence, lseek};
+use nix::unistd;
 
 use super::ranges::{Ranges, overlaps};
 use crate::error::{Error, Result, kernel, kernel_io};
-use crate::image::Run;
+use crate::image::{Run, each};
 use crate::inventory::Pid;
 
 /// `IOV_MAX` of `include/uapi/linux/uio.h`.
@@ -55,20 +55,6 @@ impl Copied {
             Ok(())
         })
     }
-}
-
-/// Each run with its part of a room.
-fn each<E>(
-    runs: &[Run],
-    mut room: &mut [u8],
-    mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    for (at, len) in runs {
-        let (now, later) = room.split_at_mut((*len).min(room.len()));
-        read(*at, now)?;
-        room = later;
-    }
-    Ok(())
 }
 
 /// Runs that meet these ranges, and those that do not, in turn, as many as one call takes.
@@ -140,56 +126,5 @@ impl Memory {
             drop(self.file.set(file)); // Or another thread's.
         }
         self.file.get().ok_or(Error::Died(self.pid))
-    }
-}
-
-/// Where a file of our own opening is no hole.
-pub(super) fn data(file: &File) -> Result<Vec<Run>> {
-    let (mut found, mut at) = (Vec::new(), 0);
-    let size = file.metadata().map_err(kernel_io("fstat"))?.len();
-    loop {
-        let start = match lseek(file, at, Whence::SeekData) {
-            Ok(start) => start,
-            Err(Errno::ENXIO) => return Ok(found),
-            Err(errno) => return Err(kernel("lseek")(errno)),
-        };
-        at = lseek(file, start, Whence::SeekHole).map_err(kernel("lseek"))?;
-        let (start, end) = (start.cast_unsigned(), at.cast_unsigned().min(size));
-        if start < end {
-            found.push((start, usize::try_from(end - start).unwrap_or(usize::MAX)));
-        }
-    }
-}
-
-/// What was cut off meanwhile by those who have it too reads as zeros.
-pub(super) fn read_file(file: &File, runs: &[Run], room: &mut [u8]) -> io::Result<()> {
-    each(runs, room, |mut at, mut into| {
-        while !into.is_empty() {
-            let done = file.read_at(into, at)?;
-            if done == 0 {
-                into.fill(0);
-                return Ok(());
-            }
-            at += done as u64;
-            into = into.get_mut(done..).unwrap_or_default();
-        }
-        Ok(())
-    })
-}
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-
-    #[test]
-    fn holes_stay_holes() {
-        let file = memfd_create("", MFdFlags::empty()).unwrap();
-        let copy = File::from(file);
-        copy.set_len(1 << 30).unwrap();
-        copy.write_all_at(b"data", (1 << 20) + 5).unwrap();
-        assert_eq!(data(&copy).unwrap(), [(1 << 20, 4096)]);
-        let mut room = vec![1; 4096];
-        read_file(&copy, &[(1 << 20, 4096)], &mut room).unwrap();
-        assert_eq!(&room[5..10], b"data\0");
     }
 }
