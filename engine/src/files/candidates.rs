@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::libc::PROT_WRITE;
 use nix::sys::statfs::statfs;
 use nix::time::{ClockId, clock_gettime};
 
@@ -18,6 +19,7 @@ use crate::family;
 use crate::inventory::{Backing, Inventory, OpenFileId, Pid};
 use crate::object;
 use crate::open_file::OpenFile;
+use crate::procfs::smaps::{self, Area};
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 
@@ -129,15 +131,11 @@ fn open_for_writing(pid: i32) -> impl Iterator<Item = (Candidate, bool)> {
 /// `maps` than in a stat, on btrfs.
 fn mapped_for_writing(pid: i32) -> impl Iterator<Item = Candidate> {
     let maps = procfs::text(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let shared = |line: &str| {
-        let fields: Vec<&str> = line.splitn(6, ' ').collect();
-        let [_, "rw-s" | "-w-s" | "rwxs", _, _, inode, path] = fields.as_slice() else {
-            return None;
-        };
-        Some((PathBuf::from(path.trim_start()), inode.parse().ok()?))
-    };
-    let found: BTreeSet<(PathBuf, u64)> = maps.lines().filter_map(shared).collect();
-    found.into_iter().filter_map(|(path, inode)| guess(path, true).filter(|one| one.inode == inode))
+    let areas = smaps::parse(&maps).unwrap_or_default();
+    let written = |area: &&Area<'_>| area.shared && area.prot & PROT_WRITE != 0 && area.inode != 0;
+    let files = areas.iter().filter(written).map(|area| (PathBuf::from(area.name), area.inode));
+    let files: BTreeSet<_> = files.collect();
+    files.into_iter().filter_map(|(path, inode)| guess(path, true).filter(|one| one.inode == inode))
 }
 
 fn guess(path: PathBuf, mapped: bool) -> Option<Candidate> {

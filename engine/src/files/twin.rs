@@ -6,9 +6,8 @@
 //! and a file that has had twins has many (6.18; 11,500 of 1 GiB after six snapshots). In the pause it catches up:
 //! what is dirty is written back (60 µs a page over a loop device), and only where the file lies elsewhere than
 //! its twin ([`super::shared`], 2 to 3 µs for each extent) it is shared anew. How long that takes is found out by
-//! doing it, right before:
-//! if longer than reading the file, it is read. cachestat(2) cannot tell: it counts folios, and said that 4,096
-//! pages were dirty where 16 had been written.
+//! doing it, right before: if longer than reading the file, it is read. cachestat(2) cannot tell: it counts
+//! folios, and said that 4,096 pages were dirty where 16 had been written.
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -34,12 +34,16 @@ impl Foresight {
     pub fn of(pids: &[Pid], trackers: &mut [Tracker], parent: Option<&Inventory>) -> Self {
         // Which pages others have too, no image tells.
         let parent = parent.filter(|_| pids.len() == 1);
-        let large = pids.iter().copied().filter(|pid| private(*pid) >= TWIN_FROM);
-        let told = |pid| Some((pid, told(pid, parent)?));
-        let told: BTreeMap<_, _> = large.filter_map(told).collect();
+        let sizes: BTreeMap<_, _> = pids.iter().map(|pid| (*pid, private(*pid))).collect();
+        let large = sizes.iter().filter(|(_, all)| **all >= TWIN_FROM);
+        let told: BTreeMap<_, _> =
+            large.filter_map(|(pid, _)| Some((*pid, told(*pid, parent)?))).collect();
         let watched = trackers.iter_mut().filter(|one| told.contains_key(&one.pid));
-        let asked =
-            watched.map(|tracker| (tracker.pid, tracker.ask(private(tracker.pid)))).collect();
+        let ask = |tracker: &mut Tracker| {
+            let all = sizes.get(&tracker.pid).copied().unwrap_or_default();
+            (tracker.pid, tracker.ask(all))
+        };
+        let asked = watched.map(ask).collect();
         Self { told, asked }
     }
 
@@ -53,17 +57,16 @@ impl Foresight {
         self.told.contains_key(&pid)
     }
 
-    /// How much of its memory will have to be copied in the pause, about.
-    pub(crate) fn to_copy(&self, pid: Pid) -> u64 {
-        let all = private(pid);
-        let changed = self.asked(pid).map_or(all, |asked| asked.changed);
-        if is_twin_worth(changed, all) { 0 } else { changed }
-    }
-
-    /// How much of that was not copied ahead.
-    pub(crate) fn left(&self, pid: Pid) -> u64 {
-        let ahead = self.asked(pid).map_or(0, |asked| length(asked.ahead.ranges()));
-        self.to_copy(pid).saturating_sub(ahead as u64)
+    /// How much of its memory will have to be copied in the pause, about; and how much of that was not copied
+    /// ahead.
+    pub(crate) fn to_copy(&self, pid: Pid) -> (u64, u64) {
+        let (all, asked) = (private(pid), self.asked(pid));
+        let changed = asked.map_or(all, |asked| asked.changed);
+        if is_twin_worth(changed, all) {
+            return (0, 0);
+        }
+        let ahead = asked.map_or(0, |asked| length(asked.ahead.ranges()));
+        (changed, changed.saturating_sub(ahead as u64))
     }
 
     /// The areas that a stopped process has, as `maps` tells them, with what can be foreseen of each.
@@ -126,11 +129,11 @@ fn foreseen<'a>(before: Vec<Area<'a>>, now: Vec<Area<'a>>) -> Option<Vec<Area<'a
 mod tests {
     use super::*;
 
-    const HEAP: &str = "1000-3000 rw-p 00000000 00:00 0 [heap]\n";
+    const HEAP: &str = "1000-3000 rw-p 00000000 00:00 0 [heap]";
+    const NEW: &str = "f000-ffff rw-p 00000000 00:00 0";
 
-    fn smaps(areas: &[(&str, &str)]) -> String {
-        let told = areas.iter().map(|(line, flags)| format!("{line}VmFlags: {flags}\n"));
-        told.collect::<Vec<_>>().concat()
+    fn smaps(line: &str, flags: &str) -> String {
+        smaps::text([(line, flags.to_owned())])
     }
 
     fn flags_now<'a>(before: &'a str, now: &'a str) -> Option<Vec<Vec<&'a str>>> {
@@ -140,21 +143,20 @@ mod tests {
 
     #[test]
     fn what_is_or_grows_has_the_flags_that_it_had() {
-        let before = smaps(&[(HEAP, "rd wr mg")]);
+        let before = smaps(HEAP, "rd wr mg");
         let grown = HEAP.replace("3000", "9000");
-        let new = "f000-ffff rw-p 00000000 00:00 0\n";
         assert_eq!(flags_now(&before, HEAP), Some(vec![vec!["rd", "wr", "mg"]]));
-        let both = grown + new;
+        let both = format!("{grown}\n{NEW}");
         assert_eq!(flags_now(&before, &both), Some(vec![vec!["rd", "wr", "mg"], vec![]]));
     }
 
     #[test]
     fn what_a_twin_would_lack_is_not_foreseen() {
-        assert_eq!(flags_now(&smaps(&[(HEAP, "rd wr dc")]), HEAP), None);
-        let wiped = smaps(&[(HEAP, "rd wr wf")]);
+        assert_eq!(flags_now(&smaps(HEAP, "rd wr dc"), HEAP), None);
+        let wiped = smaps(HEAP, "rd wr wf");
         assert!(flags_now(&wiped, HEAP).is_some());
         assert_eq!(flags_now(&wiped, &HEAP.replace("3000", "4000")), None);
-        let file = "f000-ffff r--s 00000000 fe:00 7 /file\n";
-        assert_eq!(flags_now(&smaps(&[(HEAP, "rd wr")]), &format!("{HEAP}{file}")), None);
+        let file = "f000-ffff r--s 00000000 fe:00 7 /file";
+        assert_eq!(flags_now(&smaps(HEAP, "rd wr"), &format!("{HEAP}\n{file}")), None);
     }
 }

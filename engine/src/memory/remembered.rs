@@ -1,8 +1,6 @@
 //! What the parent image tells of areas, so that the kernel need not be asked before a pause.
 //!
 //! Only of a space whose areas are still those, or have grown: whoever has got more is asked.
-use std::fmt::Write;
-
 use super::flags;
 use crate::inventory::{Inventory, Pid, Vma};
 use crate::procfs::smaps::{self, Area};
@@ -15,17 +13,17 @@ pub(super) fn smaps(maps: &str, image: &Inventory, pid: Pid) -> Option<String> {
 
 fn with_flags(maps: &str, vmas: &[Vma]) -> Option<String> {
     let areas = smaps::parse(maps).ok()?;
-    let (mut vmas, mut text) = (vmas.iter().peekable(), String::new());
-    for (line, area) in maps.lines().zip(&areas) {
+    let mut vmas = vmas.iter().peekable();
+    let flags = |area: &Area<'_>| {
         while vmas.next_if(|vma| vma.end <= area.start).is_some() {}
-        let flags = match vmas.peek().filter(|vma| vma.start < area.end) {
-            Some(vma) if is_of(area, vma) => vma.flags.join(" "),
-            None if area.name == "[vsyscall]" => String::new(),
-            _ => return None,
-        };
-        writeln!(text, "{line}\nVmFlags: {flags}").ok()?;
-    }
-    Some(text)
+        match vmas.peek().filter(|vma| vma.start < area.end) {
+            Some(vma) if is_of(area, vma) => Some(vma.flags.join(" ")),
+            None if area.name == "[vsyscall]" => Some(String::new()),
+            _ => None,
+        }
+    };
+    let flags: Vec<_> = areas.iter().map(flags).collect::<Option<_>>()?;
+    Some(smaps::text(maps.lines().zip(flags)))
 }
 
 /// Whether an area is one of an image, or has grown out of it. Of huge pages more is asked than flags.

@@ -31,19 +31,21 @@ impl Witness {
 /// What they say, by smaps.
 type Told = Vec<(Witness, Result<String>)>;
 
-/// Asks them while something else is done: smaps of a GiB takes some 20 ms.
+/// Asks them, if there are any, while something else is done: smaps of a GiB takes some 20 ms.
 #[derive(Debug)]
-pub(crate) struct Asking(JoinHandle<Told>);
+pub(crate) struct Asking(Option<JoinHandle<Told>>);
 
 impl Asking {
     /// They must not end before they have told.
     pub(crate) fn begin(witnesses: Vec<Witness>) -> Self {
-        Self(std::thread::spawn(move || told(&witnesses)))
+        let any = !witnesses.is_empty();
+        Self(any.then(|| std::thread::spawn(move || told(&witnesses))))
     }
 
     /// Replaces what was foreseen by what they say.
     pub(crate) fn confirm(self, inventory: &mut Inventory) -> Result<()> {
-        let told = self.0.join().map_err(|_| Error::Record("smaps".into(), None))?;
+        let Some(asking) = self.0 else { return Ok(()) };
+        let told = asking.join().map_err(|_| Error::Record("smaps".into(), None))?;
         confirm_all(inventory, told)
     }
 }
@@ -116,12 +118,7 @@ mod tests {
     use super::*;
     use crate::inventory::{Backing, Layout, OpenFileId};
 
-    const HEAP: &str = "1000-3000 rw-p 00000000 00:00 0 [heap]\n";
-
-    fn smaps(areas: &[(&str, &str)]) -> String {
-        let told = areas.iter().map(|(line, flags)| format!("{line}VmFlags: {flags}\n"));
-        told.collect::<Vec<_>>().concat()
-    }
+    const HEAP: &str = "1000-3000 rw-p 00000000 00:00 0 [heap]";
 
     #[test]
     fn what_the_twin_says_is_true() {
@@ -137,10 +134,11 @@ mod tests {
         };
         let mut told = |areas: &[(&str, &str)]| {
             let witness = Witness::itself(SpaceId(0), Pid(1), false);
-            let obstacles = confirm(&mut space, witness, &smaps(areas))?;
+            let areas = areas.iter().map(|(line, flags)| (*line, (*flags).to_owned()));
+            let obstacles = confirm(&mut space, witness, &smaps::text(areas))?;
             Ok::<_, Error>((obstacles.len(), space.vmas[0].flags.join(" ")))
         };
-        let other = "0-1000 rw-p 00000000 00:00 0\n";
+        let other = "0-1000 rw-p 00000000 00:00 0";
         assert_eq!(told(&[(other, ""), (HEAP, "rd wr mg")]).unwrap(), (0, "mg".into()));
         assert_eq!(told(&[(HEAP, "rd wr")]).unwrap(), (0, String::new()));
         assert_eq!(told(&[(HEAP, "rd wr um")]).unwrap().0, 1);

@@ -60,6 +60,12 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Area<'_>>> {
     if sound { Ok(areas) } else { Err(damaged("areas that overlap")) }
 }
 
+/// The text of areas, each by its line of `maps`, with these flags.
+pub(crate) fn text<'a>(areas: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let told = areas.into_iter().map(|(line, flags)| format!("{line}\nVmFlags: {flags}\n"));
+    told.collect()
+}
+
 fn damaged(line: &str) -> Error {
     Error::Record(format!("smaps: {line}"), None)
 }
