@@ -2,6 +2,7 @@
 import collections, os, shutil, struct, subprocess, sys, time
 
 from .lab import size, sync
+from .program import Program
 
 # frozen: for how long it says that the tree stood. took: the whole process. synced: with making its files durable.
 Dump = collections.namedtuple("Dump", "frozen took synced bytes")
@@ -39,6 +40,16 @@ def frozen_ms(images):
         data = file.read()
     (length,) = struct.unpack("<I", data[8:12])
     return message(message(data[12:12 + length])[1])[2] / 1e3
+
+
+def dumps(lab, command, before=lambda program: None, durable=False):
+    """Dumps of a program that nobody supervises, as many as there are rounds."""
+    with lab.place() as place, Program(command, place) as program:
+        taken = []
+        for _ in range(lab.rounds):
+            before(program)
+            taken.append(dump(lab.criu, program.pid, place, durable))
+        return taken
 
 
 def dump(criu, pid, place, durable=False):

@@ -3,7 +3,7 @@
 `whole`: the first of a supervised program; `1 %`: the next, after so many pages were written at random. CRIU's
 `dump --leave-running` reads everything each time; "synced" adds a sync of its files."""
 from . import criu, table
-from .program import Program, Supervised
+from .program import Supervised
 
 
 def ours(lab, command):
@@ -17,16 +17,11 @@ def ours(lab, command):
     return zip(*taken)
 
 
-def theirs(lab, command):
-    with lab.place() as place, Program(command, place) as program:
-        return [criu.dump(lab.criu, program.pid, place, durable=True) for _ in range(lab.rounds)]
-
-
 def run(lab):
     table.head("data", "what", "took, ms", *(["criu, ms", "criu, synced", "snapd/criu, synced"] if lab.criu else []))
     for kind in ("noise", "text"):
         command = [lab.built("dirty.c"), "1024", "1", kind]
-        dumps = theirs(lab, command) if lab.criu else []
+        dumps = criu.dumps(lab, command, durable=True) if lab.criu else []
         for what, took in zip(("whole", "1 %"), ours(lab, command)):
             cells = [kind, what, table.cell(took)]
             if dumps:

@@ -7,7 +7,7 @@ images are not synced."""
 import sys
 
 from . import criu, table
-from .program import Program, Supervised, whole
+from .program import Supervised, whole
 
 # Name, MiB, hundredths of the pages that are written between two snapshots.
 PROGRAMS = [("16 MiB", 16, 1), ("1 GiB", 1024, 1), ("1 GiB", 1024, 5)]
@@ -30,25 +30,11 @@ def measure(lab, command):
     return full, others
 
 
-def peers(lab, command):
-    with lab.place() as place, Program(command, place) as program:
-        dumps = []
-        for _ in range(lab.rounds):
-            program.ask("WRITTEN")
-            dumps.append(criu.dump(lab.criu, program.pid, place))
-        return dumps
-
-
 def run(lab):
-    table.head("program", "written since", "pause, ms", "took, ms",
-               *(["criu: frozen", "took", "pause, snapd/criu"] if lab.criu else []))
+    table.pauses_head(["program", "written since"], lab.criu)
+    write = lambda program: program.ask("WRITTEN")
     for name, mib, percent in PROGRAMS:
         command = [lab.built("dirty.c"), str(mib), str(percent)]
-        dumps = peers(lab, command) if lab.criu else []
+        dumps = criu.dumps(lab, command, write) if lab.criu else []
         for what, snapshots in zip(("all", f"{percent} %"), measure(lab, command)):
-            pauses = [one["pause_ms"] for one in snapshots]
-            cells = [name, what, table.cell(pauses), table.cell([one["took_ms"] for one in snapshots])]
-            if dumps:
-                frozen = [one.frozen for one in dumps]
-                cells += [table.cell(frozen), table.cell([one.took for one in dumps]), table.ratio(pauses, frozen)]
-            table.line(cells)
+            table.pauses([name, what], snapshots, dumps)

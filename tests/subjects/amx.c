@@ -62,10 +62,7 @@ int main(void) {
     MUST(syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0);
     pthread_barrier_init(&loaded, NULL, 3);
     pthread_barrier_init(&restored, NULL, 3);
-    sigset_t term;
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &term, NULL);
+    leave_term();
     pthread_t threads[2];
     int seeds[2] = {3, 91};
     for (int i = 0; i < 2; i++) MUST(pthread_create(&threads[i], NULL, other, &seeds[i]) == 0);

@@ -66,10 +66,9 @@ __attribute__((unused)) static void leave_term(void) {
 
 // READY, then sleep until TERM.
 __attribute__((unused)) static void until_told(void) {
-    sigset_t term, old;
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &term, &old);
+    sigset_t old;
+    pthread_sigmask(SIG_SETMASK, NULL, &old);
+    leave_term();
     say("READY");
     sigset_t wait = old;
     sigdelset(&wait, SIGTERM);

@@ -218,10 +218,7 @@ static const struct {
 };
 
 static void *begin(void *index) {
-    sigset_t term;
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &term, NULL);
+    leave_term();
     return roles[(long)index].run((long)index);
 }
 
