@@ -12,6 +12,7 @@ mod system_v;
 mod twins;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,14 +24,16 @@ use crate::collect::{Collector, News, OfProcess, attributes};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::image::ImageSink;
 use crate::inventory::{
-    Fs, FsId, Inventory, Life, Machine, Note, Pid, Process, SpaceId, TableId, Thread, Tid,
+    Fs, FsId, Inventory, Life, Machine, Note, OpenFileId, Pid, Process, SpaceId, TableId, Thread,
+    Tid,
 };
 use crate::memory::capture::Copy;
-use crate::memory::collect::{file, space};
+use crate::memory::collect::{Files, file, space};
 use crate::memory::estimate::TWIN_FROM;
 use crate::memory::foresight::private;
 use crate::memory::tracker::{Kind, Tracker, soft_dirty};
 use crate::memory::witness::{Asking, confirm_now};
+use crate::procfs::smaps::Area;
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
@@ -94,7 +97,8 @@ impl Tracer for Standing {
         let mut members = self.tree()?.members().clone();
         let mut inventory =
             Inventory { machine, clocks: surroundings::clocks()?, ..Inventory::default() };
-        let collector = Collector::new(members.keys().copied().collect(), options.externals)?;
+        let pids = members.keys().copied().collect();
+        let collector = Collector::new(pids, options.externals, &options.familiar)?;
         let (copy, trackers) = (&mut self.copy, &mut self.trackers);
         let mut work =
             Work { inventory: &mut inventory, collector, copy, options, trackers, obstacles };
@@ -200,10 +204,20 @@ impl Drain for Copy {
     }
 }
 
+impl Files for Collector<'_> {
+    fn opened(&mut self, pid: Pid, fd: OwnedFd, what: &str) -> Result<OpenFileId> {
+        self.opened(pid, fd, what)
+    }
+
+    fn familiar(&mut self, pid: Pid, area: &Area<'_>) -> Result<Option<OpenFileId>> {
+        self.familiar(pid, area)
+    }
+}
+
 /// An inventory in the making.
 struct Work<'a> {
     inventory: &'a mut Inventory,
-    collector: Collector,
+    collector: Collector<'a>,
     copy: &'a mut Copy,
     options: &'a Options<'a>,
     trackers: &'a mut Vec<Tracker>,
@@ -297,8 +311,7 @@ impl Work<'_> {
         if new {
             let mut tracker = self.tracker(tree, pid, id)?;
             let known = (&self.options.foresight, tracker.as_mut());
-            let mut register = |pid, fd, name: &str| self.collector.opened(pid, fd, name);
-            let (space, own) = space(pid, brk, known, &mut register, self.obstacles)?;
+            let (space, own) = space(pid, brk, known, &mut self.collector, self.obstacles)?;
             self.trackers.extend(tracker);
             self.inventory.spaces.insert(id, space);
             self.copy.spaces.insert(id, (pid, own));

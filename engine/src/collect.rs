@@ -7,6 +7,7 @@
 //! Objects are collected when all their open files are known. Collecting one can turn up more open
 //! files (descriptors in flight): then there is another round.
 mod attributes;
+pub(crate) mod familiar;
 mod objects;
 mod ranked;
 mod registry;
@@ -15,11 +16,13 @@ mod unsupported;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use nix::libc::{F_GETFD, FD_CLOEXEC, SYS_fcntl};
 use nix::sys::stat::fstat;
 
 pub(crate) use self::attributes::{News, OfProcess, attributes};
+use self::familiar::Familiar;
 use self::ranked::Ranked;
 use self::registry::{Found, Registry};
 use crate::attribute::posix_locks_told;
@@ -30,8 +33,9 @@ use crate::inventory::{
     Descriptor, FsId, ObjectId, ObjectRecord, OpenFileId, Pid, SpaceId, TableId, Tid,
 };
 use crate::lock::Lock;
-use crate::object::is_slave;
+use crate::object::{Evidence, is_slave};
 use crate::open_file::OpenFile;
+use crate::procfs::smaps::Area;
 use crate::procfs::{self, Fields};
 use crate::remote::{Batch, Caller, RemoteFd};
 use crate::sys::{kcmp, pidfd};
@@ -40,6 +44,10 @@ use crate::tracee::Tree;
 /// `O_CLOEXEC` as fdinfo shows it (`include/uapi/asm-generic/fcntl.h`).
 const CLOEXEC: u64 = 0o2_000_000;
 
+/// How those that we opened ourselves are told apart: by what it is (device, inode, link), and how it is
+/// open.
+type Opened = (u64, u64, u64, String);
+
 /// What was collected.
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
@@ -47,12 +55,15 @@ pub(crate) struct Collected {
     pub(crate) open_files: BTreeMap<OpenFileId, OpenFile>,
     pub(crate) descriptors: BTreeMap<(TableId, RemoteFd), Descriptor>,
     pub(crate) bulk: Bulk,
+    /// By the numbers of open files.
+    found: Vec<(Found, Evidence)>,
 }
 
 /// Collects; to be fed with all processes and mappings, then [`finished`](Self::finish).
 #[derive(Debug)]
-pub(crate) struct Collector {
+pub(crate) struct Collector<'a> {
     registry: Registry,
+    familiar: &'a Familiar,
     tables: Ranked<(Pid, u32)>,
     spaces: Ranked<(Pid, u32)>,
     filesystems: Ranked<(Pid, u32)>,
@@ -61,15 +72,20 @@ pub(crate) struct Collector {
     doubtful: BTreeMap<Pid, Vec<(TableId, RemoteFd)>>,
     /// POSIX locks, by whose table they were found in.
     locks: BTreeMap<Pid, Vec<(RawFd, Lock)>>,
-    /// What we opened ourselves, told apart by what it is and how it is open.
-    opened: BTreeMap<(u64, u64, u64, String), OpenFileId>,
+    /// What we opened ourselves.
+    opened: BTreeMap<Opened, OpenFileId>,
 }
 
-impl Collector {
+impl<'a> Collector<'a> {
     /// For a tree of these members; what the supervisor holds outside is no obstacle.
-    pub(crate) fn new(members: BTreeSet<Pid>, externals: &[External]) -> Result<Self> {
+    pub(crate) fn new(
+        members: BTreeSet<Pid>,
+        externals: &[External],
+        familiar: &'a Familiar,
+    ) -> Result<Self> {
         Ok(Self {
             registry: Registry::new(members, externals)?,
+            familiar,
             tables: Ranked::default(),
             spaces: Ranked::default(),
             filesystems: Ranked::default(),
@@ -109,32 +125,41 @@ impl Collector {
     #[tracing::instrument(level = "trace", skip_all)]
     fn descriptors(&mut self, pid: Pid, table: TableId) -> Result<()> {
         let process = pidfd::open(pid).map_err(kernel("pidfd_open"))?;
+        let me = self.registry.me;
         let mut locked = BTreeSet::new(); // Two numbers of one open file tell the same.
         for number in numbers(pid)? {
-            let taken = pidfd::take(process.as_fd(), number);
-            let fd = taken.map_err(kernel("pidfd_getfd"))?;
-            let stat = fstat(&fd).map_err(kernel("fstat"))?;
+            let descriptor = (table, RemoteFd(number));
             let info = procfs::text(format!("/proc/{pid}/fdinfo/{number}"));
             let info = info.map_err(kernel_io("read"))?;
-            let inode = (stat.st_dev, stat.st_ino);
-            let open_file = if let Some(known) = self.registry.find(inode, fd.as_fd())? {
-                known
-            } else {
-                let (name, info) = (format!("fd {number}"), info.clone());
-                self.registry.add(inode, Found { fd, holder: pid, name, info })?
-            };
             let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
+            let open_file = if let Some(one) = self.familiar.descriptor((pid, number), me) {
+                self.registry.recall(one, pid, info.clone())?
+            } else {
+                let taken = pidfd::take(process.as_fd(), number);
+                let fd = taken.map_err(kernel("pidfd_getfd"))?;
+                let stat = fstat(&fd).map_err(kernel("fstat"))?;
+                if cloexec && is_slave(stat.st_rdev) {
+                    self.doubtful.entry(pid).or_default().push(descriptor);
+                }
+                let (fd, name, info) = (Rc::new(fd), format!("fd {number}"), info.clone());
+                let found = Found { fd, holder: pid, name, info, familiar: None };
+                self.registry.find_or_add((stat.st_dev, stat.st_ino), found)?
+            };
             if info.contains("POSIX") && locked.insert(open_file) {
                 let told = posix_locks_told(&info).map(|lock| (number, lock));
                 self.locks.entry(pid).or_default().extend(told);
             }
-            let descriptor = (table, RemoteFd(number));
-            if cloexec && is_slave(stat.st_rdev) {
-                self.doubtful.entry(pid).or_default().push(descriptor);
-            }
             self.descriptors.insert(descriptor, Descriptor { open_file, cloexec });
         }
         Ok(())
+    }
+
+    /// The open file under an area, if it is familiar.
+    pub(crate) fn familiar(&mut self, pid: Pid, area: &Area<'_>) -> Result<Option<OpenFileId>> {
+        let Some(one) = self.familiar.mapping(area) else { return Ok(None) };
+        let id = self.registry.recall(one, pid, one.info.clone())?;
+        self.opened.extend(one.own.clone().map(|key| (key, id)));
+        Ok(Some(id))
     }
 
     /// Asks processes what fdinfo does not tell of slaves of pseudo-terminals: one that was opened by
@@ -171,7 +196,8 @@ impl Collector {
         if let Some(known) = self.opened.get(&key) {
             return Ok(*known);
         }
-        let found = Found { fd, holder: pid, name: name.to_owned(), info };
+        let (fd, name) = (Rc::new(fd), name.to_owned());
+        let found = Found { fd, holder: pid, name, info, familiar: None };
         let id = self.registry.add(inode, found)?;
         self.opened.insert(key, id);
         Ok(id)

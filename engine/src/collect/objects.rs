@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::Collected;
 use super::ranked::Ranked;
 use super::registry::{Found, Registry};
 use super::unsupported;
+use super::{Collected, familiar};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::image::Bulk;
 use crate::inventory::{Descriptor, End, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
@@ -89,8 +89,8 @@ pub(super) fn collect(
         obstacles.append(&mut draft.obstacles);
         objects.extend(draft.record.map(|record| (id, record)));
     }
-    let (open_files, bulk) = (work.open_files, work.bulk);
-    Ok(Collected { objects, open_files, bulk, ..Collected::default() })
+    let (open_files, bulk, found) = (work.open_files, work.bulk, work.registry.found);
+    Ok(Collected { objects, open_files, bulk, found, ..Collected::default() })
 }
 
 impl Drafts<'_> {
@@ -141,8 +141,11 @@ impl Drafts<'_> {
         let Some(draft) = self.by_id.get_mut(&object) else { return Ok(()) };
         draft.stale = false;
         let (kind, members) = (draft.kind, draft.files.clone());
+        if self.recall(object, &members)? {
+            return Ok(());
+        }
         let mut obstacles = Vec::new();
-        let parts = self.parts(&members)?;
+        let parts = self.parts(&members);
         let Some(first) = parts.first() else { return Ok(()) };
         let (holder, name) = (first.holder, first.name.clone());
         let mut info = Fields::parse("");
@@ -161,7 +164,7 @@ impl Drafts<'_> {
         }
         let external = parts.iter().find_map(|part| part.external.clone());
         let sockets = Rc::clone(&self.registry.sockets);
-        let files: Vec<_> = parts.iter().map(Part::handed_out).collect::<Result<_>>()?;
+        let files: Vec<_> = parts.iter().map(|part| (part.end, Rc::clone(&part.fd))).collect();
         self.bulk.bytes.retain(|(of, _), _| *of != object);
         let mut tree = Tree {
             registry: &mut self.registry,
@@ -197,7 +200,24 @@ impl Drafts<'_> {
         Ok(())
     }
 
-    fn parts(&self, members: &[(OpenFileId, End)]) -> Result<Vec<Part>> {
+    /// Whether all of it was known before the pause, and is as it was.
+    fn recall(&mut self, object: ObjectId, members: &[(OpenFileId, End)]) -> Result<bool> {
+        let found = members.iter().filter_map(|(id, _)| Some((*id, &self.registry.get(*id)?.0)));
+        let Some(record) = familiar::record(found.clone().map(|(_, one)| one)) else {
+            return Ok(false);
+        };
+        for (id, one) in found {
+            let now = one.familiar.as_ref().map(|known| known.open_file(object, &one.info));
+            let Some(now) = now.transpose()?.flatten() else { return Ok(false) };
+            self.open_files.insert(id, now);
+        }
+        if let Some(draft) = self.by_id.get_mut(&object) {
+            draft.record = Some(record.clone());
+        }
+        Ok(true)
+    }
+
+    fn parts(&self, members: &[(OpenFileId, End)]) -> Vec<Part> {
         let found = members.iter().filter_map(|(id, end)| Some((id, end, self.registry.get(*id)?)));
         found.map(|(id, end, (found, seen))| Part::of(*id, *end, found, seen)).collect()
     }
@@ -207,7 +227,7 @@ impl Drafts<'_> {
 struct Part {
     id: OpenFileId,
     end: End,
-    fd: OwnedFd,
+    fd: Rc<OwnedFd>,
     holder: Pid,
     name: String,
     info: String,
@@ -215,15 +235,11 @@ struct Part {
 }
 
 impl Part {
-    fn of(id: OpenFileId, end: End, found: &Found, seen: &Evidence) -> Result<Self> {
-        let fd = found.fd.try_clone().map_err(kernel_io("fcntl"))?;
+    fn of(id: OpenFileId, end: End, found: &Found, seen: &Evidence) -> Self {
+        let fd = Rc::clone(&found.fd);
         let (name, info) = (found.name.clone(), found.info.clone());
         let external = seen.external.clone();
-        Ok(Self { id, end, fd, holder: found.holder, name, info, external })
-    }
-
-    fn handed_out(&self) -> Result<(End, OwnedFd)> {
-        Ok((self.end, self.fd.try_clone().map_err(kernel_io("fcntl"))?))
+        Self { id, end, fd, holder: found.holder, name, info, external }
     }
 }
 
@@ -245,7 +261,8 @@ impl Tree<'_> {
         let info = procfs::text(format!("/proc/self/fdinfo/{}", found.as_raw_fd()));
         let info = info.map_err(kernel_io("read"))?;
         let (name, holder) = ("a descriptor in flight".to_owned(), self.holder);
-        self.registry.add(inode, Found { fd: found, holder, name, info })
+        let fd = Rc::new(found);
+        self.registry.add(inode, Found { fd, holder, name, info, familiar: None })
     }
 }
 

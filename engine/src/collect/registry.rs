@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use nix::sys::stat::fstat;
 
+use super::familiar::One;
 use super::ranked::Ranked;
 use crate::error::{Error, Result, kernel};
 use crate::external::External;
@@ -16,13 +17,15 @@ use crate::sys::kcmp;
 #[derive(Debug)]
 pub(super) struct Found {
     /// Ours.
-    pub(super) fd: OwnedFd,
+    pub(super) fd: Rc<OwnedFd>,
     /// Some process that has it.
     pub(super) holder: Pid,
     /// For people: what it is to whoever has it; what it is itself is added.
     pub(super) name: String,
     /// Its fdinfo.
     pub(super) info: String,
+    /// It was known before the pause, and is as it was but for what its fdinfo tells.
+    pub(super) familiar: Option<Rc<One>>,
 }
 
 /// `st_dev` and `st_ino`: what makes a comparison worth while.
@@ -62,13 +65,41 @@ impl Registry {
 
     /// Makes one known that is not yet.
     pub(super) fn add(&mut self, inode: InodeKey, mut found: Found) -> Result<OpenFileId> {
+        let evidence = self.evidence(inode, &found)?;
+        found.name = format!("{} ({})", found.name, evidence.link);
+        self.insert(inode, found, evidence)
+    }
+
+    /// Makes one known if it is not yet.
+    pub(super) fn find_or_add(&mut self, inode: InodeKey, found: Found) -> Result<OpenFileId> {
+        match self.find(inode, found.fd.as_fd())? {
+            Some(known) => Ok(known),
+            None => self.add(inode, found),
+        }
+    }
+
+    /// Likewise, of one that was looked at before.
+    pub(super) fn recall(
+        &mut self,
+        one: &Rc<One>,
+        holder: Pid,
+        info: String,
+    ) -> Result<OpenFileId> {
+        let inode = (one.evidence.inode.device, one.evidence.inode.number);
+        if let Some(known) = self.find(inode, one.fd.as_fd())? {
+            return Ok(known);
+        }
+        let (fd, name) = (Rc::clone(&one.fd), one.name.clone());
+        let found = Found { fd, holder, name, info, familiar: Some(Rc::clone(one)) };
+        self.insert(inode, found, one.evidence.clone())
+    }
+
+    fn insert(&mut self, inode: InodeKey, found: Found, evidence: Evidence) -> Result<OpenFileId> {
         let id = u32::try_from(self.found.len());
         let id = OpenFileId(id.map_err(|_| Error::Record("open files".into(), None))?);
         if let Err(place) = self.search(inode, found.fd.as_fd())? {
             self.by_inode.entry(inode).or_default().insert(place, id);
         }
-        let evidence = self.evidence(inode, &found)?;
-        found.name = format!("{} ({})", found.name, evidence.link);
         self.found.push((found, evidence));
         Ok(id)
     }

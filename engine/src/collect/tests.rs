@@ -1,5 +1,7 @@
 use super::*;
-use std::io::Read;
+use std::io::{Read, Write};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 fn me() -> Pid {
     Pid(std::process::id().cast_signed())
@@ -18,9 +20,15 @@ impl Child {
 
     /// Until then it may not have executed its program yet, and hold our descriptors.
     fn until_ready(&mut self) {
-        let mut word = [0; 5];
+        let mut word = [0; 6];
         self.0.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
-        assert_eq!(&word, b"ready");
+        assert_eq!(&word, b"ready\n");
+    }
+
+    /// Has it go on with its script.
+    fn goes_on(&mut self) {
+        self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        self.until_ready();
     }
 
     fn pid(&self) -> Pid {
@@ -42,7 +50,8 @@ fn shared_open_files_are_found_once() {
     let mut child = Child::spawn(&format!("exec 5<{path} 6<&5 7<{path}; echo ready"));
     child.until_ready();
 
-    let mut collector = Collector::new([child.pid()].into(), &[]).unwrap();
+    let nobody = Familiar::default();
+    let mut collector = Collector::new([child.pid()].into(), &[], &nobody).unwrap();
     let table = collector.table(child.pid()).unwrap();
     assert_eq!(collector.table(child.pid()).unwrap(), table);
     let file_at = |number| collector.descriptors[&(table, RemoteFd(number))].open_file;
@@ -55,7 +64,8 @@ fn shared_open_files_are_found_once() {
 fn a_pipe_held_outside_is_an_obstacle_by_its_name() {
     let mut child = Child::spawn("echo ready");
     child.until_ready();
-    let mut collector = Collector::new([child.pid()].into(), &[]).unwrap();
+    let nobody = Familiar::default();
+    let mut collector = Collector::new([child.pid()].into(), &[], &nobody).unwrap();
     collector.table(child.pid()).unwrap();
     let mut obstacles = Vec::new();
     let collected = collector.finish(false, &mut obstacles).unwrap();
@@ -68,7 +78,8 @@ fn a_pipe_held_outside_is_an_obstacle_by_its_name() {
 fn what_no_kind_claims_is_named() {
     use nix::sys::inotify::{InitFlags, Inotify};
     use std::os::fd::AsFd;
-    let mut collector = Collector::new(BTreeSet::new(), &[]).unwrap();
+    let nobody = Familiar::default();
+    let mut collector = Collector::new(BTreeSet::new(), &[], &nobody).unwrap();
     let watch = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
     let fd = watch.as_fd().try_clone_to_owned().unwrap();
     collector.opened(me(), fd, "test").unwrap();
@@ -76,4 +87,66 @@ fn what_no_kind_claims_is_named() {
     collector.finish(false, &mut obstacles).unwrap();
     let codes: Vec<_> = obstacles.iter().map(|obstacle| obstacle.cause.code).collect();
     assert_eq!(codes, ["inotify:unsupported"]);
+}
+
+/// Looks at the files of a child, has it go on with `script`, does something itself to its descriptor 5, and
+/// collects: how many are familiar still, and whether all is told that is told without looking before.
+fn familiar_after(script: &str, ours: impl FnMut(&OwnedFd)) -> (usize, bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("folder");
+    fs::create_dir(&place).unwrap();
+    let script = format!(
+        "cd {}; echo 0123456789 >file; exec 5<>file; echo ready; read x; {script}; echo ready",
+        place.display()
+    );
+    let mut child = Child::spawn(&script);
+    child.until_ready();
+    let familiar = Familiar::of(&[child.pid()], &[]);
+    assert!(familiar.descriptor((child.pid(), 5), me()).is_some());
+    child.goes_on();
+    let process = pidfd::open(child.pid()).unwrap();
+    pidfd::take(process.as_fd(), 5).iter().for_each(ours);
+    let told = |familiar: &Familiar| {
+        let mut collector = Collector::new([child.pid()].into(), &[], familiar).unwrap();
+        collector.table(child.pid()).unwrap();
+        let known = collector.registry.found.iter().filter(|one| one.0.familiar.is_some()).count();
+        let mut collected = collector.finish(false, &mut Vec::new()).unwrap();
+        collected.objects.retain(|_, record| record.kind == "file");
+        let of_files = |id: &OpenFileId, file: &OpenFile| {
+            let kept = collected.objects.contains_key(&file.refers_to().0);
+            kept.then(|| (*id, file.clone()))
+        };
+        let files = collected.open_files.iter().filter_map(|(id, file)| of_files(id, file));
+        let files: BTreeMap<_, _> = files.collect();
+        (known, (files, collected.objects, collected.descriptors))
+    };
+    let ((known, with), (_, without)) = (told(&familiar), told(&Familiar::default()));
+    assert!(known == 0 || !with.0.is_empty());
+    (known, with == without)
+}
+
+#[test]
+fn whatever_becomes_of_a_familiar_file_is_told() {
+    let nothing = |_: &OwnedFd| {};
+    assert_eq!(familiar_after("true", nothing), (1, true));
+    let append = |fd: &OwnedFd| drop(fcntl(fd, FcntlArg::F_SETFL(OFlag::O_APPEND)).unwrap());
+    assert_eq!(familiar_after("true", append), (1, true));
+    for (script, familiar) in [
+        ("head -c 3 <&5", 1),
+        ("exec 6<&5", 1),
+        ("exec 6<file", 1),
+        ("echo more >&5", 0),
+        ("mv file other", 0),
+        ("mv ../folder ../other", 0),
+        ("rm file", 0),
+        ("cp file other; mv other file", 0),
+        ("ln file other", 0),
+        ("chmod 600 file", 0),
+        ("flock 5", 1),
+        ("exec 5<>other", 0),
+        ("exec 5<&-", 0),
+    ] {
+        let script = format!("{{ {script}; }} >/dev/null");
+        assert_eq!(familiar_after(&script, nothing), (familiar, true), "{script}");
+    }
 }

@@ -66,8 +66,13 @@ const SPECIAL: Cause = Cause {
     remedy: "report it, with its line of /proc/PID/maps",
 };
 
-/// Opens a file on behalf of a process: gives it the id of an open file. The text is for people.
-pub(crate) type Register<'a> = &'a mut dyn FnMut(Pid, OwnedFd, &str) -> Result<OpenFileId>;
+/// Who gives ids to the open files under areas.
+pub(crate) trait Files {
+    /// To one that we have opened on behalf of a process. The text is for people.
+    fn opened(&mut self, pid: Pid, fd: OwnedFd, what: &str) -> Result<OpenFileId>;
+    /// To one that was known before, and need not be opened.
+    fn familiar(&mut self, pid: Pid, area: &Area<'_>) -> Result<Option<OpenFileId>>;
+}
 
 /// Which pages of a space are its own, and which of them it may share with whom it was forked from,
 /// until one of them writes.
@@ -93,7 +98,7 @@ pub(crate) fn space(
     pid: Pid,
     brk: u64,
     (foresight, tracker): (&Foresight, Option<&mut Tracker>),
-    register: Register<'_>,
+    files: &mut dyn Files,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<(Space, Own)> {
     let text = |name: &str| procfs::text(format!("/proc/{pid}/{name}")).map_err(kernel_io("read"));
@@ -102,7 +107,7 @@ pub(crate) fn space(
     let smaps = if foreseen.is_none() { text("smaps")? } else { String::new() };
     let is_foreseen = foreseen.is_some();
     let mut areas = foreseen.map_or_else(|| smaps::parse(&smaps), Ok)?;
-    let mut reader = Reader { pid, register, obstacles, files: BTreeMap::new(), vmas: Vec::new() };
+    let mut reader = Reader { pid, files, obstacles, known: BTreeMap::new(), vmas: Vec::new() };
     let (mut shared, mut stays) = (Ranges::new(), Ranges::new());
     forget_watching(pid, &mut areas);
     for area in &areas {
@@ -115,7 +120,7 @@ pub(crate) fn space(
         }
     }
     let exe = file(&format!("/proc/{pid}/exe"), OFlag::O_RDONLY)?;
-    let exe = (reader.register)(pid, exe, "executable")?;
+    let exe = reader.files.opened(pid, exe, "executable")?;
     let vmas = reader.vmas;
     let nothing = Asked::default();
     let before = foresight.asked(pid).unwrap_or(&nothing);
@@ -175,10 +180,10 @@ fn vdso(pid: Pid, vmas: &[Vma]) -> Result<Vec<u8>> {
 
 struct Reader<'a> {
     pid: Pid,
-    register: Register<'a>,
+    files: &'a mut dyn Files,
     obstacles: &'a mut Vec<Obstacle>,
     /// By device, inode, name and whether it is open for writing.
-    files: BTreeMap<(String, u64, String, bool), OpenFileId>,
+    known: BTreeMap<(String, u64, String, bool), OpenFileId>,
     vmas: Vec<Vma>,
 }
 
@@ -258,8 +263,11 @@ impl Reader<'_> {
     fn file(&mut self, area: &Area<'_>) -> Result<Option<Backing>> {
         let writable = area.shared && area.flags.contains(&"mw");
         let key = (area.device.to_owned(), area.inode, area.name.to_owned(), writable);
-        let open_file = if let Some(known) = self.files.get(&key) {
+        let open_file = if let Some(known) = self.known.get(&key) {
             *known
+        } else if let Some(familiar) = self.files.familiar(self.pid, area)? {
+            self.known.insert(key, familiar);
+            familiar
         } else {
             let (pid, start, end) = (self.pid, area.start, area.end);
             let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
@@ -271,8 +279,8 @@ impl Reader<'_> {
                 }
                 opened => opened?,
             };
-            let found = (self.register)(pid, opened, "mapping")?;
-            self.files.insert(key, found);
+            let found = self.files.opened(pid, opened, "mapping")?;
+            self.known.insert(key, found);
             found
         };
         Ok(Some(Backing::File { open_file, offset: area.offset }))
@@ -283,17 +291,26 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
+    #[derive(Default)]
+    struct Opened(Vec<OwnedFd>);
+
+    impl Files for Opened {
+        fn opened(&mut self, _: Pid, fd: OwnedFd, _: &str) -> Result<OpenFileId> {
+            self.0.push(fd);
+            Ok(OpenFileId(u32::try_from(self.0.len()).unwrap()))
+        }
+
+        fn familiar(&mut self, _: Pid, _: &Area<'_>) -> Result<Option<OpenFileId>> {
+            Ok(None)
+        }
+    }
+
     #[test]
     fn our_own_space() {
         let me = Pid(std::process::id().cast_signed());
-        let (mut opened, mut obstacles) = (Vec::new(), Vec::new());
-        let mut register = |_: Pid, fd: OwnedFd, _: &str| {
-            opened.push(fd);
-            Ok(OpenFileId(u32::try_from(opened.len()).unwrap()))
-        };
+        let (mut opened, mut obstacles) = (Opened::default(), Vec::new());
         let none = Foresight::default();
-        let (space, own) =
-            super::space(me, 7, (&none, None), &mut register, &mut obstacles).unwrap();
+        let (space, own) = super::space(me, 7, (&none, None), &mut opened, &mut obstacles).unwrap();
         assert_eq!(obstacles, []);
         assert_eq!(space.vdso.get(..4), Some(&b"\x7fELF"[..]));
         assert_eq!(space.layout.words[5], 7);

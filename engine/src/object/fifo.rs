@@ -6,6 +6,7 @@
 //! outside the tree are none of our business: they meet the program again by name.
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{POLLHUP, S_IFIFO};
@@ -114,7 +115,7 @@ impl Object for Fifo {
 
 /// Readers that wait for their first writer, if there is no writer now.
 fn unseen(with: &Collect<'_>) -> Result<Vec<bool>> {
-    let one = |(_, fd): &(End, OwnedFd)| {
+    let one = |(_, fd): &(End, Rc<OwnedFd>)| {
         let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(kernel("fcntl"))?;
         let flags = OFlag::from_bits_retain(flags);
         let reads = flags & (OFlag::O_ACCMODE | OFlag::O_PATH) == OFlag::O_RDONLY;

@@ -7,6 +7,7 @@
 mod job;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -138,7 +139,7 @@ impl Object for Pty {
             if tty::get(slave, tty::TIOCGDEV) == Err(Errno::EIO) {
                 state.index = index_of(rdev).unwrap_or_default();
                 state.hung_up = true;
-                let flags = |(_, fd): &(End, OwnedFd)| fcntl(fd, FcntlArg::F_GETFL);
+                let flags = |(_, fd): &(End, Rc<OwnedFd>)| fcntl(fd, FcntlArg::F_GETFL);
                 let flags: nix::Result<Vec<_>> = with.files.iter().map(flags).collect();
                 state.flags = flags.map_err(kernel("fcntl"))?;
                 return Ok(state);

@@ -87,7 +87,7 @@ impl Image {
             object,
             holder: pid,
             name: link.into(),
-            files: &[(claim.end, file)],
+            files: &[(claim.end, file.into())],
             info,
             external: None,
             close_tcp: false,

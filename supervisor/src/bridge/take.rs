@@ -12,7 +12,7 @@ use engine::family;
 use engine::files::{Capture, Files, Selection, Twins, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
 use engine::session::{
-    self, Captured, Foresight, Frozen, Inventoried, Kind, Told, Tracker as Tracking,
+    self, Captured, Familiar, Foresight, Frozen, Inventoried, Kind, Told, Tracker as Tracking,
 };
 use prost::Message;
 use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
@@ -183,14 +183,22 @@ fn take(
     let foresee = if foresee { running.as_slice() } else { &[] };
     let watching = known.as_deref_mut().unwrap_or_default();
     let foresight = Foresight::of(foresee, watching, before.as_ref());
+    let familiar = Familiar::of(foresee, externals);
     let room = session::room(&running, &foresight);
     capture.catch_up();
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     meanwhile.begin()?;
     let Plan { close_tcp, private, .. } = *plan;
-    let options =
-        session::Options { externals, close_tcp, private, foresight, trackers: known.as_deref() };
+    let trackers_now = known.as_deref();
+    let options = session::Options {
+        externals,
+        close_tcp,
+        private,
+        foresight,
+        familiar,
+        trackers: trackers_now,
+    };
     let inventoried = frozen.inventory(&options);
     let settled = meanwhile.end(&mut sink)?;
     let mut inventoried = inventoried?;
