@@ -38,7 +38,7 @@ pub struct Selection {
 pub struct Capture<'a> {
     selection: &'a Selection,
     /// Of the parent snapshot.
-    previous: &'a Files,
+    previous: BTreeMap<Inode, &'a Entry>,
     next_id: u32,
     read: BTreeMap<(u64, u64), Read>,
     skipped: BTreeSet<PathBuf>,
@@ -83,9 +83,11 @@ impl<'a> Capture<'a> {
     #[must_use]
     pub fn new(selection: &'a Selection, previous: &'a Files) -> Self {
         let last = previous.entries.iter().map(|entry| entry.id).max();
+        let regular = previous.entries.iter().filter(|one| one.kind() == EntryKind::Regular);
         Self {
             selection,
-            previous,
+            // Of several names, the first.
+            previous: regular.rev().map(|one| (inode(one), one)).collect(),
             next_id: last.map_or(0, |id| id + 1),
             read: BTreeMap::new(),
             skipped: BTreeSet::new(),
@@ -222,7 +224,7 @@ impl<'a> Capture<'a> {
         mapped: bool,
         sink: &mut dyn ImageSink,
     ) -> Result<Option<Read>> {
-        let before = self.previous.by_inode(entry.stamp.device, entry.stamp.inode);
+        let before = self.previous.get(&inode(entry)).copied();
         let told = mapped && tells_of_mapped_writes(entry.path());
         let same = |before: &Entry| before.settled && before.stamp == entry.stamp;
         let as_before = |before: &&Entry| same(before) && (!mapped || told);

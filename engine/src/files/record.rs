@@ -159,16 +159,6 @@ impl Entry {
 }
 
 impl Files {
-    /// What was remembered of this file.
-    #[must_use]
-    pub fn by_inode(&self, device: u64, inode: u64) -> Option<&Entry> {
-        let same = |entry: &&Entry| {
-            entry.kind() == EntryKind::Regular
-                && (entry.stamp.device, entry.stamp.inode) == (device, inode)
-        };
-        self.entries.iter().find(same)
-    }
-
     /// Whether `path` is, or lies in, a tracked tree.
     #[must_use]
     pub fn tracks(&self, path: &Path) -> bool {
