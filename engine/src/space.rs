@@ -75,4 +75,7 @@ pub struct Space {
     pub written: Vec<(u64, u64)>,
     /// Ranges that fault when touched (`MADV_GUARD_INSTALL`), ascending.
     pub guards: Vec<(u64, u64)>,
+    /// Ranges that were in huge pages where the program wants them (`MADV_HUGEPAGE`), ascending. How much of
+    /// it can be had in them again is the kernel's business.
+    pub huge: Vec<(u64, u64)>,
 }

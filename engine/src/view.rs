@@ -257,6 +257,7 @@ mod tests {
             exe: OpenFileId(0),
             vdso: Vec::new(),
             guards: Vec::new(),
+            huge: Vec::new(),
             written: Vec::new(),
         };
         inventory.spaces.insert(SpaceId(1), space);

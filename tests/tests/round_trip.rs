@@ -17,6 +17,7 @@ trial!(amx, 300, |lab| three_times(lab, "amx.c", &[]));
 trial!(timeouts, 300, |lab| three_times(lab, "timeouts.c", &["0"]));
 trial!(pending, 300, |lab| three_times(lab, "pending.c", &[]));
 trial!(memory, 300, |lab| three_times(lab, "memory.c", &["64"]));
+trial!(huge, 300, |lab| three_times(lab, "huge.c", &[]));
 trial!(some_processes, 300, |lab| three_times(lab, "many_processes.c", &["30"]));
 trial!(some_areas, 300, |lab| three_times(lab, "many_areas.c", &["500"]));
 trial!(some_descriptors, 300, |lab| three_times(lab, "many_descriptors.c", &["300"]));

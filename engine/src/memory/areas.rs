@@ -76,6 +76,12 @@ pub(crate) fn guard((start, end): (u64, u64), on: bool, batch: &mut Batch) {
     batch.call("madvise", libc::SYS_madvise, [start, len, advice.into()]);
 }
 
+/// Has what is filled into a range take huge pages. Its area has the same advice in the end.
+pub(crate) fn huge((start, end): (u64, u64), batch: &mut Batch) {
+    let [start, len] = [start, end - start].map(|word| Arg::from(word.cast_signed()));
+    batch.call("madvise", libc::SYS_madvise, [start, len, libc::MADV_HUGEPAGE.into()]);
+}
+
 /// What comes after it is filled.
 pub(crate) fn finish(vma: &Vma, batch: &mut Batch) {
     if opened(vma) {

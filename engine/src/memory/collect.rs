@@ -142,8 +142,9 @@ pub(crate) fn space(
         }
         None => Own { pages: pages.own, ..Own::default() },
     };
+    let (huge, guards) = (pages::huge(pid, &vmas)?, pages.guards);
     let own = Own { shared, stays, foreseen: is_foreseen, ..own };
-    Ok((Space { vmas, layout, exe, vdso, written, guards: pages.guards }, own))
+    Ok((Space { vmas, layout, exe, vdso, written, guards, huge }, own))
 }
 
 /// That an area cannot be saved.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc::{self, O_CLOEXEC, O_NONBLOCK};
 
-use super::ranges::{Ranges, length, overlaps};
+use super::ranges::{Ranges, length, overlaps, without};
 use crate::error::Result;
 use crate::inventory::{Backing, Vma};
 use crate::remote::{Batch, Caller, RemoteFd};
@@ -27,15 +27,16 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    /// Of a blank with these areas, which has some of its memory already. `None`: there is too little, or the
-    /// kernel does not let us.
+    /// Of a blank with these areas, which has some of its memory already, and shall have huge pages, as these
+    /// are not. `None`: there is too little, or the kernel does not let us.
     pub(crate) fn of(
         blank: &mut dyn Caller,
-        vmas: &[Vma],
+        (vmas, huge): (&[Vma], &Ranges),
         inherited: &Ranges,
     ) -> Result<Option<Self>> {
         let fresh = |vma: &&Vma| is_plain(vma) && !overlaps(inherited, vma.start, vma.end);
-        let areas: Ranges = vmas.iter().filter(fresh).map(|vma| (vma.start, vma.end)).collect();
+        let areas = vmas.iter().filter(fresh).map(|vma| (vma.start, vma.end));
+        let areas = without(&areas.collect(), huge);
         if length(&areas) < WORTH {
             return Ok(None);
         }
@@ -98,8 +99,13 @@ mod tests {
         let (backing, flags) = (Backing::Anonymous, Vec::new());
         let vmas = [Vma { start: base, end, prot: 3, shared: false, backing, flags, name: None }];
         let (none, all) = (Ranges::new(), vec![(base, end)]);
-        assert!(Missing::of(&mut Here, &vmas, &all).unwrap().is_none(), "nothing is missing");
-        let missing = Missing::of(&mut Here, &vmas, &none).unwrap().unwrap();
+        assert!(
+            Missing::of(&mut Here, (&vmas, &none), &all).unwrap().is_none(),
+            "nothing is missing"
+        );
+        let huge = vec![(base + (2 << 20), base + (4 << 20))];
+        let missing = Missing::of(&mut Here, (&vmas, &huge), &none).unwrap().unwrap();
+        assert_eq!(missing.put(base + (2 << 20), &[1; 4096]).unwrap(), 0, "a huge page goes there");
         assert_eq!(missing.put(base - 4096, &[1; 4096]).unwrap(), 0, "not its area");
         assert_eq!(missing.put(base + 4096, &[1; 8192]).unwrap(), 8192);
         assert_eq!(missing.put(base, &[2; 3 * PAGE]).unwrap(), 4096, "up to what is there");

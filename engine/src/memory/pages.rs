@@ -16,7 +16,7 @@ use super::ranges::{Ranges, intersect};
 use crate::error::{Result, kernel, kernel_io};
 use crate::inventory::{Backing, Pid, Vma};
 use crate::sys::pagemap::{
-    self, FILE, GUARD, PFNZERO, PRESENT, Region, SWAPPED, WRITTEN, Which, entry,
+    self, FILE, GUARD, HUGE, PFNZERO, PRESENT, Region, SWAPPED, WRITTEN, Which, entry,
 };
 
 const PAGE: u64 = 4096;
@@ -46,6 +46,28 @@ pub(crate) struct Pages {
 fn private(vma: &Vma) -> bool {
     let droppable = vma.flags.iter().any(|flag| flag == "dp");
     !vma.shared && !droppable && !matches!(vma.backing, Backing::Special(_))
+}
+
+/// What is in huge pages where they are wanted. Nobody tells before 6.7.
+pub(crate) fn huge(pid: Pid, vmas: &[Vma]) -> Result<Ranges> {
+    let wanted = |vma: &&Vma| !vma.shared && vma.flags.iter().any(|flag| flag == "hg");
+    let mut areas = vmas.iter().filter(wanted).map(|vma| (vma.start, vma.end)).peekable();
+    if areas.peek().is_none() {
+        return Ok(Ranges::new());
+    }
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(kernel_io("open"))?;
+    let which = Which { all: PRESENT | HUGE, tell: HUGE, ..Which::default() };
+    let (mut room, mut found) = (vec![Region::default(); REGIONS], Vec::new());
+    let looked = areas.try_for_each(|area| {
+        pagemap::scan_all(pagemap.as_fd(), area, which, &mut room, &mut found)
+    });
+    match looked {
+        Err(Errno::ENOTTY | Errno::EINVAL) => Ok(Ranges::new()),
+        looked => {
+            looked.map_err(kernel("ioctl(PAGEMAP_SCAN)"))?;
+            Ok(found.iter().map(|region| (region.start, region.end)).collect())
+        }
+    }
 }
 
 /// Those of a process that stands still.

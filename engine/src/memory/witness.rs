@@ -2,8 +2,8 @@
 use std::thread::JoinHandle;
 
 use super::collect::{kept, refused};
-use super::flags;
 use super::tracker::write_protect::forget_watching;
+use super::{flags, pages};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::inventory::{Inventory, Pid, Space, SpaceId, Vma};
 use crate::procfs;
@@ -25,6 +25,11 @@ impl Witness {
     /// Whose it is tells of it.
     pub(super) fn itself(space: SpaceId, pid: Pid, runs: bool) -> Self {
         Self { space, pid, told_by: pid, runs }
+    }
+
+    /// Whether it is there until all is written: twins end sooner.
+    pub(crate) fn stays(&self) -> bool {
+        self.told_by == self.pid
     }
 }
 
@@ -102,6 +107,7 @@ fn confirm(space: &mut Space, witness: Witness, smaps: &str) -> Result<Vec<Obsta
             Err(cause) => obstacles.push(refused(pid, area, cause)),
         }
     }
+    space.huge = pages::huge(witness.told_by, &space.vmas)?;
     Ok(obstacles)
 }
 
@@ -131,6 +137,7 @@ mod tests {
             vdso: Vec::new(),
             written: Vec::new(),
             guards: Vec::new(),
+            huge: Vec::new(),
         };
         let mut told = |areas: &[(&str, &str)]| {
             let witness = Witness::itself(SpaceId(0), Pid(1), false);

@@ -43,6 +43,7 @@ impl Restorer<'_> {
         let new: Vec<_> = new.into_iter().filter(|vma| !kept.contains(&vma.start)).collect();
         self.map_areas(pid, &new)?;
         self.unguard(pid, space, &kept)?;
+        self.widen(pid, space, &new)?;
         self.fill(id, pid, space, &kept)?;
         let mut batch = Batch::default();
         space.guards.iter().for_each(|range| areas::guard(*range, true, &mut batch));
@@ -162,6 +163,14 @@ impl Restorer<'_> {
         ids.iter().map(|id| self.file(*id)).collect()
     }
 
+    /// Sees to it that what was in huge pages is filled into huge pages.
+    fn widen(&mut self, pid: Pid, space: &Space, new: &[&Vma]) -> Result<()> {
+        let new: Ranges = new.iter().map(|vma| (vma.start, vma.end)).collect();
+        let mut batch = Batch::default();
+        intersect(&space.huge, &new).into_iter().for_each(|range| areas::huge(range, &mut batch));
+        done(&self.blanks.caller(tid(pid))?.perform(&batch)?)
+    }
+
     /// Takes away those of its maker's guards that it inherited and has not.
     fn unguard(&mut self, pid: Pid, space: &Space, kept: &BTreeSet<u64>) -> Result<()> {
         let Content::Image(before) = self.blanks.leader(pid)?.content else { return Ok(()) };
@@ -186,7 +195,8 @@ impl Restorer<'_> {
         let kept: Ranges =
             space.vmas.iter().filter(private).map(|vma| (vma.start, vma.end)).collect();
         let inherited = intersect(&before, &kept);
-        let missing = Missing::of(&mut self.blanks.caller(tid(pid))?, &space.vmas, &inherited)?;
+        let areas = (space.vmas.as_slice(), &space.huge);
+        let missing = Missing::of(&mut self.blanks.caller(tid(pid))?, areas, &inherited)?;
         let mut fill = Fill::new(pid, &space.vmas, &inherited, missing);
         self.image.scatter(Contents::Space(id), &|address, bytes| fill.put(address, bytes))?;
         let filled = fill.settle();

@@ -165,6 +165,7 @@ impl Image {
     fn space(&mut self, id: SpaceId, pid: Pid, field: &dyn Fn(usize) -> u64) {
         let mut space = Space {
             guards: Vec::new(),
+            huge: Vec::new(),
             vmas: Vec::new(),
             layout: Layout::default(),
             exe: self.file(&format!("/proc/{pid}/exe"), pid),

@@ -13,6 +13,7 @@ pub(crate) const FILE: u64 = 1 << 2;
 pub(crate) const PRESENT: u64 = 1 << 3;
 pub(crate) const SWAPPED: u64 = 1 << 4;
 pub(crate) const PFNZERO: u64 = 1 << 5;
+pub(crate) const HUGE: u64 = 1 << 6;
 /// Since 6.16.
 pub(crate) const GUARD: u64 = 1 << 8;
 

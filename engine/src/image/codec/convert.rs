@@ -180,8 +180,20 @@ fn space((id, from): (&SpaceId, &Space)) -> m::Space {
         saved_auxv: from.layout.auxv.clone(),
         exe_file_id: from.exe.0,
         vdso: from.vdso.clone(),
-        written: from.written.iter().flat_map(|&(start, end)| [start, end]).collect(),
-        guards: from.guards.iter().flat_map(|(start, end)| [*start, *end]).collect(),
+        written: numbers(&from.written),
+        guards: numbers(&from.guards),
+        huge: numbers(&from.huge),
+    }
+}
+
+fn numbers(ranges: &[(u64, u64)]) -> Vec<u64> {
+    ranges.iter().flat_map(|&(start, end)| [start, end]).collect()
+}
+
+fn to_ranges(numbers: &[u64]) -> Result<Vec<(u64, u64)>> {
+    match numbers.as_chunks() {
+        (ranges, []) if numbers.is_sorted() => Ok(ranges.iter().map(|&[a, b]| (a, b)).collect()),
+        _ => Err(damaged("ranges of pages")),
     }
 }
 
@@ -192,14 +204,10 @@ fn to_space(from: m::Space) -> Result<(SpaceId, Space)> {
         layout: Layout { words, auxv: from.saved_auxv },
         exe: OpenFileId(from.exe_file_id),
         vdso: from.vdso,
-        written: from.written.as_chunks().0.iter().map(|[start, end]| (*start, *end)).collect(),
-        guards: from.guards.as_chunks().0.iter().map(|[start, end]| (*start, *end)).collect(),
+        written: to_ranges(&from.written)?,
+        guards: to_ranges(&from.guards)?,
+        huge: to_ranges(&from.huge)?,
     };
-    for ranges in [&from.written, &from.guards] {
-        if !ranges.is_sorted() || !ranges.len().is_multiple_of(2) {
-            return Err(damaged("ranges of pages"));
-        }
-    }
     let ends = space.vmas.iter().map(|vma| vma.end);
     let in_order = space.vmas.iter().skip(1).zip(ends).all(|(next, end)| end <= next.start);
     if !in_order || space.vmas.iter().any(|vma| vma.start >= vma.end) {

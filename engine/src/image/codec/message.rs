@@ -142,6 +142,9 @@ pub(super) struct Space {
     /// Likewise.
     #[prost(uint64, repeated, tag = "8")]
     pub(super) guards: Vec<u64>,
+    /// Likewise.
+    #[prost(uint64, repeated, tag = "9")]
+    pub(super) huge: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

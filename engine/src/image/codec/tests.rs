@@ -51,7 +51,8 @@ fn inventory() -> Inventory {
     ];
     let layout = Layout { words: std::array::from_fn(|n| n as u64), auxv: vec![6, 0] };
     let (vdso, written) = (b"\x7fELF".to_vec(), vec![(0x2000, 0x3000)]);
-    let space = Space { vmas, layout, exe: OpenFileId(5), vdso, written, guards: vec![(1, 2)] };
+    let (guards, huge) = (vec![(1, 2)], vec![(3, 4)]);
+    let space = Space { vmas, layout, exe: OpenFileId(5), vdso, written, guards, huge };
     all.spaces.insert(SpaceId(2), space);
     all.filesystems.insert(FsId(3), Fs { cwd: OpenFileId(5), root: OpenFileId(6) });
     let (place, needs) = (Place::Process(Pid(7)), vec![OpenFileId(5)]);
