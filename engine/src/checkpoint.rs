@@ -138,17 +138,16 @@ impl Tracer for Standing {
         running: Option<Vec<u8>>,
     ) -> Result<Box<dyn Drain>> {
         let mut copy = std::mem::take(&mut self.copy);
-        let now = match running {
-            None => copy.witnesses_now(),
-            Some(room) => {
-                let tree = self.tree()?;
-                copy.hold(room, &mut |pid| {
-                    let may = twins::is_room_for(pid)? && twins::unheard_of(inventory, pid);
-                    if may { tree.twin(pid) } else { Ok(None) }
-                })?
-            }
-        };
-        confirm_now(inventory, &now)?;
+        if let Some(room) = running {
+            let tree = self.tree()?;
+            let now = copy.hold(room, &mut |pid| {
+                let may = twins::is_room_for(pid)? && twins::unheard_of(inventory, pid);
+                if may { tree.twin(pid) } else { Ok(None) }
+            })?;
+            confirm_now(inventory, &now)?;
+        } else {
+            copy.stands();
+        }
         self.urgent = None; // Writing what stands takes many threads, and long.
         Ok(Box::new(copy))
     }
@@ -190,9 +189,9 @@ fn told(members: &mut BTreeMap<Pid, Member>, news: Vec<(Pid, News)>) {
 
 impl Drain for Copy {
     fn confirm(&mut self, inventory: &mut Inventory) -> Result<Asking> {
-        let (run, end): (Vec<_>, Vec<_>) = self.witnesses().iter().partition(|one| one.runs);
+        let (stay, end): (Vec<_>, Vec<_>) = self.witnesses().iter().partition(|one| one.stays());
         confirm_now(inventory, &end)?;
-        Ok(Asking::begin(run))
+        Ok(Asking::begin(stay))
     }
 
     fn drain_standing(&mut self, image: &mut dyn ImageSink) -> Result<u64> {

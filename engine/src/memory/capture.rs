@@ -137,8 +137,13 @@ impl Copy {
         Ok(())
     }
 
+    /// The tree stands until all is written: those of whom something was foreseen can tell meanwhile.
+    pub(crate) fn stands(&mut self) {
+        self.witnesses = self.witnesses_now();
+    }
+
     /// Who has to tell now, while it stands, what was foreseen of its space.
-    pub(crate) fn witnesses_now(&self) -> Vec<Witness> {
+    fn witnesses_now(&self) -> Vec<Witness> {
         let spaces = self.spaces.iter().filter(|(_, (_, own))| own.foreseen);
         spaces.map(|(space, (pid, _))| Witness::itself(*space, *pid, false)).collect()
     }

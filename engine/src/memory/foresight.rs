@@ -47,6 +47,17 @@ impl Foresight {
         Self { told, asked }
     }
 
+    /// Of a tree that shall stand until all is written: what most areas are is taken to be so, until smaps
+    /// has told while they are written.
+    #[must_use]
+    pub fn of_most(pids: &[Pid]) -> Self {
+        let large = pids.iter().filter(|pid| pids.len() == 1 && private(**pid) >= TWIN_FROM);
+        let guess = |pid: &Pid| {
+            Some((*pid, remembered::most(&procfs::text(format!("/proc/{pid}/maps")).ok()?)?))
+        };
+        Self { told: large.filter_map(guess).collect(), asked: BTreeMap::new() }
+    }
+
     /// What a process told that is watched.
     pub(super) fn asked(&self, pid: Pid) -> Option<&Asked> {
         self.asked.get(&pid)

@@ -1,6 +1,6 @@
-//! What the parent image tells of areas, so that the kernel need not be asked before a pause.
+//! What can be told of areas without asking the kernel: by the parent image, or by what most areas are.
 //!
-//! Only of a space whose areas are still those, or have grown: whoever has got more is asked.
+//! The image tells only of a space whose areas are still those, or have grown: whoever has got more is asked.
 use super::flags;
 use crate::inventory::{Inventory, Pid, Vma};
 use crate::procfs::smaps::{self, Area};
@@ -9,6 +9,15 @@ use crate::procfs::smaps::{self, Area};
 pub(super) fn smaps(maps: &str, image: &Inventory, pid: Pid) -> Option<String> {
     let space = image.processes.get(&pid)?.space;
     with_flags(maps, &image.spaces.get(&space)?.vmas)
+}
+
+/// What smaps would say of most: that private areas have no flags that would change how they are captured.
+/// Which shared ones can be written cannot be guessed, nor what devices are.
+pub(super) fn most(maps: &str) -> Option<String> {
+    let areas = smaps::parse(maps).ok()?;
+    let plain = |area: &Area<'_>| !area.shared && !area.name.starts_with("/dev/");
+    let flags = maps.lines().map(|line| (line, String::new()));
+    areas.iter().all(plain).then(|| smaps::text(flags))
 }
 
 fn with_flags(maps: &str, vmas: &[Vma]) -> Option<String> {
@@ -44,6 +53,17 @@ mod tests {
     fn vma(start: u64, end: u64, flags: &[&str]) -> Vma {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Vma { start, end, prot: 3, shared: false, backing: Backing::Anonymous, flags, name: None }
+    }
+
+    #[test]
+    fn only_of_private_areas_flags_are_guessed() {
+        let heap = "1000-3000 rw-p 00000000 00:00 0 [heap]\n";
+        let told = most(heap).unwrap();
+        assert!(smaps::parse(&told).unwrap()[0].flags.is_empty());
+        for other in ["8000-9000 rw-s 00000000 00:01 7 /file", "8000-9000 rw-p 0 00:01 7 /dev/mem"]
+        {
+            assert_eq!(most(&format!("{heap}{other}\n")), None, "{other}");
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use engine::family;
 use engine::files::{Capture, Files, Selection, Twins, of_inventory, of_running};
 use engine::inventory::{Inventory, Life, Pid};
 use engine::session::{
-    self, Captured, Familiar, Foresight, Frozen, Inventoried, Kind, Told, Tracker as Tracking,
+    self, Captured, Familiar, Foresight, Frozen, Inventoried, Kind, Options, Told,
+    Tracker as Tracking,
 };
 use prost::Message;
 use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
@@ -149,7 +150,7 @@ pub(super) fn perform(
     meanwhile: &mut dyn Meanwhile,
     tell: Tell<'_>,
 ) -> Result<Taken> {
-    match take(plan, externals, trackers, !plan.stop, meanwhile, tell) {
+    match take(plan, externals, trackers, true, meanwhile, tell) {
         // Rare; and what is asked in the pause cannot change.
         Err(Error::Engine(error @ engine::error::Error::Changed(_))) => {
             tracing::debug!(%error, "once more, without foresight");
@@ -159,6 +160,7 @@ pub(super) fn perform(
     }
 }
 
+/// Whether what was looked at before the tree stands may be relied on is told by `foresee`.
 fn take(
     plan: &Plan<'_>,
     externals: &[External],
@@ -177,28 +179,15 @@ fn take(
     if !plan.keep_files {
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
-    let running = if plan.stop { Vec::new() } else { family::of(plan.roots) };
     // If it comes to nothing before they tell, nobody knows what they knew.
     let mut known = trackers.as_mut().map(std::mem::take);
-    let foresee = if foresee { running.as_slice() } else { &[] };
     let watching = known.as_deref_mut().unwrap_or_default();
-    let foresight = Foresight::of(foresee, watching, before.as_ref());
-    let familiar = Familiar::of(foresee, externals);
-    let room = session::room(&running, &foresight);
+    let ahead = Ahead::of(plan, foresee, externals, (watching, before.as_ref()));
     capture.catch_up();
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
     meanwhile.begin()?;
-    let Plan { close_tcp, private, .. } = *plan;
-    let trackers_now = known.as_deref();
-    let options = session::Options {
-        externals,
-        close_tcp,
-        private,
-        foresight,
-        familiar,
-        trackers: trackers_now,
-    };
+    let options = Options { externals, trackers: known.as_deref(), ..ahead.options };
     let inventoried = frozen.inventory(&options);
     let settled = meanwhile.end(&mut sink)?;
     let mut inventoried = inventoried?;
@@ -217,7 +206,7 @@ fn take(
         inventoried.add(files.files, files.notes);
     }
     let mut captured =
-        if plan.stop { inventoried.capture() } else { inventoried.capture_running(room) }?;
+        if plan.stop { inventoried.capture() } else { inventoried.capture_running(ahead.room) }?;
     let mut watching = captured.trackers()?;
     let tracker = tracker_of(&watching);
     trackers.iter_mut().for_each(|known| known.append(&mut watching));
@@ -233,6 +222,34 @@ fn take(
     trackers.iter_mut().flatten().for_each(|one| one.told = Told::default());
     let Meta { pause_ms, took_ms, .. } = snapshot.meta;
     Ok(Taken { seq: snapshot.seq, pause_ms, took_ms, settled })
+}
+
+/// What is looked at before the tree stands.
+struct Ahead {
+    options: Options<'static>,
+    room: Vec<u8>,
+}
+
+impl Ahead {
+    fn of(
+        plan: &Plan<'_>,
+        foresee: bool,
+        externals: &[External],
+        (watching, parent): (&mut [Tracking], Option<&Inventory>),
+    ) -> Self {
+        let pids = family::of(plan.roots);
+        let (foresight, familiar) = match (foresee, plan.stop) {
+            (false, _) => (Foresight::default(), Familiar::default()),
+            (true, true) => (Foresight::of_most(&pids), Familiar::default()),
+            (true, false) => {
+                (Foresight::of(&pids, watching, parent), Familiar::of(&pids, externals))
+            }
+        };
+        let room = if plan.stop { Vec::new() } else { session::room(&pids, &foresight) };
+        let Plan { close_tcp, private, .. } = *plan;
+        let options = Options { close_tcp, private, foresight, familiar, ..Options::default() };
+        Self { options, room }
+    }
 }
 
 fn refused(inventoried: Inventoried) -> Error {
