@@ -20,6 +20,7 @@ use nix::fcntl::OFlag;
 
 use crate::account;
 use crate::attribute::{Owner, of_zombie, posix_locks};
+use crate::census::Census;
 use crate::collect::{Collector, News, OfProcess, attributes};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::image::ImageSink;
@@ -38,10 +39,17 @@ use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
 use crate::sys::urgency::Urgent;
-use crate::tracee::{Member, Tree};
+use crate::tracee::{Member, Tree, other_threads};
 
 /// `include/uapi/linux/wait.h` has no name for it: `WCOREDUMP` of wait(2).
 const WCOREFLAG: i32 = 0x80;
+
+/// From so many threads on, beside the leaders, looking at all at once is worth preparing it.
+const MANY_THREADS: usize = 48;
+
+fn is_census_worth(roots: &[Pid]) -> bool {
+    other_threads(roots, MANY_THREADS) >= MANY_THREADS
+}
 
 /// A tree that stands still, and since when.
 #[derive(Debug)]
@@ -51,6 +59,7 @@ pub(crate) struct Standing {
     since: i64,
     copy: Copy,
     trackers: Vec<Tracker>,
+    census: Option<Census>,
     /// Until all that must be done in the pause is done.
     urgent: Option<Urgent>,
 }
@@ -63,16 +72,17 @@ impl Standing {
     ) -> Result<Self> {
         let account = account::may_checkpoint();
         let machine = surroundings::machine()?; // Slow to read, and the same at any time.
+        let census = if is_census_worth(&roots()?) { Census::prepare() } else { None };
         let urgent = Urgent::begin();
         let since = surroundings::clocks()?.monotonic;
         let tree = Tree::freeze_all(roots, deadline)?;
         account?; // Whoever may not even stop it is told of that one.
-        Ok(Self { urgent, ..Self::of(tree, machine, since) })
+        Ok(Self { census, urgent, ..Self::of(tree, machine, since) })
     }
 
     fn of(tree: Tree, machine: Machine, since: i64) -> Self {
         let (copy, trackers) = (Copy::default(), Vec::new());
-        Self { tree: Some(tree), machine, since, copy, trackers, urgent: None }
+        Self { tree: Some(tree), machine, since, copy, trackers, census: None, urgent: None }
     }
 
     /// A tree that was just restored, and is held.
@@ -103,10 +113,12 @@ impl Tracer for Standing {
         let mut work =
             Work { inventory: &mut inventory, collector, copy, options, trackers, obstacles };
         let Some(tree) = self.tree.as_mut() else { return Ok(inventory) };
+        // Before the first loan, which leaves marks in what it tells.
+        let roll = self.census.as_mut().and_then(Census::take).unwrap_or_default();
         let mut inside = BTreeMap::new();
         let mut news = Vec::new();
         for (pid, member) in members.iter().filter(|(_, member)| member.life.is_living()) {
-            let mut answers = attributes(tree, *pid, &member.threads, work.obstacles)?;
+            let mut answers = attributes(tree, *pid, &member.threads, &roll, work.obstacles)?;
             news.append(&mut answers.news);
             inside.insert(*pid, answers);
         }

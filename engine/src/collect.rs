@@ -9,6 +9,7 @@
 mod attributes;
 pub(crate) mod familiar;
 mod objects;
+mod outside;
 mod ranked;
 mod registry;
 mod unsupported;

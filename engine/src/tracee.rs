@@ -32,6 +32,7 @@ use self::countdown::Countdown;
 use self::deadline::{Stubs, Waiting};
 use self::freeze::{Freezer, alive};
 pub use self::loan::Loan;
+pub(crate) use self::procfs::other_threads;
 use self::receiving::Receiving;
 use self::refuse::refused;
 use self::site::Site;

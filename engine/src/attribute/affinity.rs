@@ -5,7 +5,7 @@
 use nix::errno::Errno;
 use nix::libc::{SYS_sched_getaffinity, SYS_sched_setaffinity};
 
-use super::{Attribute, Owner, Scope, Seen, only};
+use super::{Attribute, Owner, Scope, Seen, Told, only};
 use crate::error::{Error, Result};
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
@@ -25,6 +25,7 @@ pub(super) struct State {
 impl Attribute for Affinity {
     const NAME: &'static str = "affinity";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::Outside;
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

@@ -4,7 +4,7 @@
 //! Restored in the agent, whose stack pointer is elsewhere, or the kernel would refuse.
 use nix::libc::SYS_sigaltstack;
 
-use super::{Attribute, Owner, Scope, Seen, only};
+use super::{Attribute, Owner, Scope, Seen, Told, only};
 use crate::error::{Error, Result};
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
@@ -29,6 +29,7 @@ pub(super) struct State {
 impl Attribute for AlternateStack {
     const NAME: &'static str = "alternate_stack";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::Outside;
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

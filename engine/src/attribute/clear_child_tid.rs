@@ -2,7 +2,7 @@
 //! `pthread_join(3)` waits for it.
 use nix::libc::{PR_GET_TID_ADDRESS, SYS_prctl, SYS_set_tid_address};
 
-use super::{Attribute, Owner, Scope, Seen, only, word};
+use super::{Attribute, Owner, Scope, Seen, Told, only, word};
 use crate::error::Result;
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
@@ -18,6 +18,7 @@ pub(super) struct State {
 impl Attribute for ClearChildTid {
     const NAME: &'static str = "clear_child_tid";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::Outside;
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

@@ -10,7 +10,7 @@ use nix::libc::{
     SYS_setresuid,
 };
 
-use super::{Attribute, Owner, Scope, Seen, missing, only};
+use super::{Attribute, Fact, Owner, Scope, Seen, Told, missing, only};
 use crate::error::Result;
 use crate::plan::Stage;
 use crate::procfs::Fields;
@@ -54,6 +54,7 @@ const CAPABILITIES: std::ops::Range<i64> = 0..64;
 impl Attribute for Credentials {
     const NAME: &'static str = "credentials";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::AsLeader(&[Fact::Credentials, Fact::RealCredentials]);
     const STAGE: Stage = Stage::Credentials;
     type State = State;
 

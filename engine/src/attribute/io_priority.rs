@@ -1,7 +1,7 @@
 //! `ioprio_set(2)`: class and level of a thread's disk requests.
 use nix::libc::{SYS_ioprio_get, SYS_ioprio_set};
 
-use super::{Attribute, Owner, Scope, Seen, if_known, only};
+use super::{Attribute, Owner, Scope, Seen, Told, if_known, only};
 use crate::error::Result;
 use crate::plan::Stage;
 use crate::remote::{Batch, Reply};
@@ -24,6 +24,7 @@ const CLASS_SHIFT: u32 = 13;
 impl Attribute for IoPriority {
     const NAME: &'static str = "io_priority";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::Outside;
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

@@ -2,7 +2,7 @@
 //! (`mbind(2)`) are not read here.
 use nix::libc::{SYS_get_mempolicy, SYS_set_mempolicy};
 
-use super::{Attribute, Owner, Scope, Seen, if_known, only};
+use super::{Attribute, Fact, Owner, Scope, Seen, Told, if_known, only};
 use crate::error::{Error, Result};
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
@@ -27,6 +27,7 @@ pub(super) struct State {
 impl Attribute for MemoryPolicy {
     const NAME: &'static str = "memory_policy";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::AsLeader(&[Fact::MemoryPolicy]);
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

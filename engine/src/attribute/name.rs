@@ -1,7 +1,7 @@
 //! `PR_SET_NAME`: what ps(1) and top(1) show, one for each thread.
 use nix::libc::{PR_GET_NAME, PR_SET_NAME, SYS_prctl};
 
-use super::{Attribute, Owner, Scope, Seen, only};
+use super::{Attribute, Owner, Scope, Seen, Told, only};
 use crate::error::Result;
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
@@ -21,6 +21,7 @@ pub(super) struct State {
 impl Attribute for Name {
     const NAME: &'static str = "name";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::Outside;
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

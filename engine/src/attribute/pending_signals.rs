@@ -5,7 +5,7 @@
 //! set: a signal that it ignores and blocks stays pending, as it was.
 use nix::libc::{SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo};
 
-use super::{Attribute, Scope, Seen};
+use super::{Attribute, Scope, Seen, Told};
 use prost::Message;
 
 use crate::error::{Cause, Error, Result, kernel};
@@ -94,6 +94,7 @@ impl Attribute for Shared {
 impl Attribute for Private {
     const NAME: &'static str = "pending_thread_signals";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::Outside;
     const STAGE: Stage = Stage::Final;
     type State = State;
 

@@ -4,7 +4,7 @@
 //! one for each thread, copied at clone(2).
 use nix::libc::SYS_personality;
 
-use super::{Attribute, Owner, Scope, Seen, only};
+use super::{Attribute, Fact, Owner, Scope, Seen, Told, only};
 use crate::error::Result;
 use crate::plan::Stage;
 use crate::remote::{Batch, Reply};
@@ -23,6 +23,7 @@ const QUERY: i64 = 0xffff_ffff;
 impl Attribute for Personality {
     const NAME: &'static str = "personality";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::AsLeader(&[Fact::Personality]);
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

@@ -2,7 +2,7 @@
 use nix::libc::{self, SYS_prctl};
 use std::marker::PhantomData;
 
-use super::{Attribute, Owner, Scope, Seen, if_known, only};
+use super::{Attribute, Fact, Owner, Scope, Seen, Told, if_known, only};
 use crate::error::Result;
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
@@ -34,6 +34,8 @@ pub(super) trait Prctl {
     const TELLS: Tells = Tells::Result;
     /// What everybody has who never asked for anything else, also where the kernel does not know it.
     const DEFAULT: i64 = 0;
+    /// Of a thread: what in the kernel it is told by.
+    const FACTS: &'static [Fact] = &[];
     /// Whether it is set only where it is not the default: for what can't be taken back.
     const ONE_WAY: bool = false;
     /// The arguments that set it.
@@ -43,6 +45,7 @@ pub(super) trait Prctl {
 impl<P: Prctl> Attribute for Value<P> {
     const NAME: &'static str = P::NAME;
     const SCOPE: Scope = P::SCOPE;
+    const TOLD: Told = Told::AsLeader(P::FACTS);
     const STAGE: Stage = P::STAGE;
     type State = State;
 
@@ -99,6 +102,7 @@ macro_rules! values { ($(
     (@type TELLS) => { Tells };
     (@type DEFAULT) => { i64 };
     (@type ONE_WAY) => { bool };
+    (@type FACTS) => { &'static [Fact] };
 }
 
 /// `PR_GET_MDWE` and `PR_SET_MDWE` of `include/uapi/linux/prctl.h`, since 6.3.
@@ -122,16 +126,16 @@ values! {
     /// How late timers may be, in nanoseconds.
     TimerSlack("timer_slack", Thread, Threads) =
         libc::PR_GET_TIMERSLACK, |value| [libc::PR_SET_TIMERSLACK.into(), value],
-        DEFAULT = 50_000;
+        DEFAULT = 50_000, FACTS = &[Fact::TimerSlack];
     /// Whether it may read the time stamp counter.
     TimeStampCounter("time_stamp_counter", Thread, Threads) =
         libc::PR_GET_TSC, |value| [libc::PR_SET_TSC.into(), value],
-        TELLS = Tells::Int, DEFAULT = 1;
+        TELLS = Tells::Int, DEFAULT = 1, FACTS = &[Fact::InfoFlags];
     /// How it is killed when its memory is found broken.
     MachineCheck("machine_check", Thread, Threads) =
         libc::PR_MCE_KILL_GET, |value|
         [libc::PR_MCE_KILL.into(), libc::PR_MCE_KILL_SET.into(), value],
-        DEFAULT = 2, ONE_WAY = true;
+        DEFAULT = 2, ONE_WAY = true, FACTS = &[Fact::Flags];
     /// Whether it may dump core and be traced by its own user. A change of credentials resets it.
     Dumpable("dumpable", Process, Final) =
         libc::PR_GET_DUMPABLE, |value| [libc::PR_SET_DUMPABLE.into(), value & 1],
@@ -140,11 +144,11 @@ values! {
     /// even if it is none: a blank was born with ours.
     ParentDeathSignal("parent_death_signal", Thread, Final) =
         libc::PR_GET_PDEATHSIG, |value| [libc::PR_SET_PDEATHSIG.into(), value],
-        TELLS = Tells::Int;
+        TELLS = Tells::Int, FACTS = &[Fact::ParentDeathSignal];
     /// Nothing it executes gains privileges.
     NoNewPrivileges("no_new_privs", Thread, Final) =
         libc::PR_GET_NO_NEW_PRIVS, |value| [libc::PR_SET_NO_NEW_PRIVS.into(), value],
-        ONE_WAY = true;
+        ONE_WAY = true, FACTS = &[Fact::AtomicFlags];
     /// Its memory is never writable and executable. Forbids what mapping does, so it comes last.
     DenyWriteExecute("deny_write_execute", Process, Final) =
         PR_GET_MDWE, |value| [PR_SET_MDWE, value], ONE_WAY = true;

@@ -1,7 +1,7 @@
 //! Whether a thread may ask what processor it runs on: `ARCH_SET_CPUID` makes CPUID fault.
 use nix::libc::SYS_arch_prctl;
 
-use super::{Attribute, Owner, Scope, Seen, if_known, only};
+use super::{Attribute, Fact, Owner, Scope, Seen, Told, if_known, only};
 use crate::error::Result;
 use crate::plan::Stage;
 use crate::remote::{Batch, Reply};
@@ -21,6 +21,7 @@ pub(super) struct State {
 impl Attribute for ProcessorNumber {
     const NAME: &'static str = "processor_number";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::AsLeader(&[Fact::InfoFlags]);
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

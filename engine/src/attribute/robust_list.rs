@@ -1,7 +1,7 @@
 //! `set_robust_list(2)`: the futexes the kernel releases when the thread dies.
 use nix::libc::{SYS_get_robust_list, SYS_set_robust_list};
 
-use super::{Attribute, Owner, Scope, Seen, only};
+use super::{Attribute, Owner, Scope, Seen, Told, only};
 use crate::error::{Error, Result};
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
@@ -20,6 +20,7 @@ pub(super) struct State {
 impl Attribute for RobustList {
     const NAME: &'static str = "robust_list";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::Outside;
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

@@ -4,7 +4,7 @@
 //! utilisation clamps only those are set that somebody has set.
 use nix::libc::{SYS_sched_getattr, SYS_sched_setattr};
 
-use super::{Attribute, Owner, Scope, Seen, only};
+use super::{Attribute, Owner, Scope, Seen, Told, only};
 use crate::error::{Error, Result};
 use crate::plan::Stage;
 use crate::remote::{Arg, Batch, Reply};
@@ -24,6 +24,7 @@ pub(super) struct State {
 impl Attribute for Scheduler {
     const NAME: &'static str = "scheduler";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::Outside;
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

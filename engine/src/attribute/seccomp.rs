@@ -1,6 +1,6 @@
 //! `seccomp(2)`: a thread that has given up system calls is refused for now: its filters could be
 //! read and installed again, but calls made inside it would have to pass them.
-use super::{Attribute, Scope, Seen, missing};
+use super::{Attribute, Fact, Scope, Seen, Told, missing};
 use crate::error::{Cause, Result};
 use crate::plan::Stage;
 use crate::remote::Reply;
@@ -19,6 +19,7 @@ const CONFINED: Cause = Cause {
 impl Attribute for Seccomp {
     const NAME: &'static str = "seccomp";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::AsLeader(&[Fact::Seccomp]);
     const STAGE: Stage = Stage::Filters;
     const CAUSES: &'static [Cause] = &[CONFINED];
     type State = State;

@@ -1,6 +1,6 @@
 //! Shadow stacks (`Documentation/arch/x86/shstk.rst`, since 6.6): hidden copies of return addresses.
 //! A restore would have to write them, which only a tracer may; refused for now.
-use super::{Attribute, Scope, Seen};
+use super::{Attribute, Fact, Scope, Seen, Told};
 use crate::error::{Cause, Result};
 use crate::plan::Stage;
 use crate::remote::Reply;
@@ -19,6 +19,7 @@ const IN_USE: Cause = Cause {
 impl Attribute for ShadowStack {
     const NAME: &'static str = "shadow_stack";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::AsLeader(&[Fact::ThreadFeatures]);
     const STAGE: Stage = Stage::Threads;
     const CAUSES: &'static [Cause] = &[IN_USE];
     type State = State;

@@ -1,7 +1,7 @@
 //! `PR_SET_SPECULATION_CTRL`: mitigations that a thread asked for.
 use nix::libc::{PR_GET_SPECULATION_CTRL, PR_SET_SPECULATION_CTRL, SYS_prctl};
 
-use super::{Attribute, Owner, Scope, Seen};
+use super::{Attribute, Fact, Owner, Scope, Seen, Told};
 use crate::error::Result;
 use crate::plan::Stage;
 use crate::remote::{Batch, Reply};
@@ -26,6 +26,7 @@ pub(super) struct State {
 impl Attribute for Speculation {
     const NAME: &'static str = "speculation";
     const SCOPE: Scope = Scope::Thread;
+    const TOLD: Told = Told::AsLeader(&[Fact::AtomicFlags]);
     const STAGE: Stage = Stage::Threads;
     type State = State;
 

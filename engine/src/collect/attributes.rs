@@ -1,7 +1,11 @@
-//! All attributes of a process and its threads: one loan, and one batch, for each thread.
+//! All attributes of a process and its threads: one loan, and one batch, for each thread that is asked.
+use std::collections::BTreeMap;
+
 use nix::libc::{self, SYS_brk};
 
-use crate::attribute::{self, Owner};
+use super::outside::Outside;
+use crate::attribute::{self, Known, Owner};
+use crate::census::Row;
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::inventory::{Note, Pid, Tid};
 use crate::procfs::{self, Fields};
@@ -30,46 +34,96 @@ pub(crate) enum News {
     Continued,
 }
 
+/// What is known of all threads of a tree, if somebody has looked.
+pub(crate) type Roll = BTreeMap<Tid, Row>;
+
+/// Asks the leader of a process, and all other threads of whom not enough is known already.
 #[tracing::instrument(level = "trace", skip_all)]
-/// Asks the leader and all other threads of a process.
 pub(crate) fn attributes(
     tree: &mut Tree,
     pid: Pid,
     threads: &[Tid],
+    roll: &Roll,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<OfProcess> {
     let mut all = OfProcess::default();
+    let mut leader = None;
+    for tid in threads {
+        let states = match roll.get(tid).zip(leader.as_ref()) {
+            Some((row, leader)) => unasked((pid, *tid), leader, row, obstacles)?,
+            None => None,
+        };
+        let states = match states {
+            Some(states) => Some(states),
+            None => asked(tree, (pid, *tid), &mut all, obstacles)?,
+        };
+        let Some(states) = states else { continue };
+        all.add(Owner::Thread(pid, *tid), &states);
+        if tid.0 == pid.0 {
+            leader = roll.get(tid).map(|row| Known { row: *row, states });
+        }
+    }
+    Ok(all)
+}
+
+type States = Vec<(&'static str, Vec<u8>)>;
+
+/// All attributes of a thread that is like its leader.
+fn unasked(
+    (pid, tid): (Pid, Tid),
+    leader: &Known,
+    row: &Row,
+    obstacles: &mut Vec<Obstacle>,
+) -> Result<Option<States>> {
+    let mut outside = Outside { tid, row };
+    attribute::collect_outside(Owner::Thread(pid, tid), leader, row, &mut outside, obstacles)
+}
+
+/// Those of a thread that is lent out, and of its process, if it is the leader. `None`: it must not be.
+fn asked(
+    tree: &mut Tree,
+    (pid, tid): (Pid, Tid),
+    all: &mut OfProcess,
+    obstacles: &mut Vec<Obstacle>,
+) -> Result<Option<States>> {
+    let text = procfs::text(format!("/proc/{pid}/task/{tid}/status"));
+    let text = text.map_err(kernel_io("read"))?;
+    let owner = Owner::Thread(pid, tid);
+    if attribute::is_confined(owner, &text, obstacles)? {
+        return Ok(None);
+    }
+    let children = if tid.0 == pid.0 { children(tree, pid) } else { Vec::new() };
+    let mut loan = tree.borrow(tid)?;
+    if tid.0 == pid.0 {
+        let (owner, mut status) = (Owner::Process(pid), Fields::parse(&text));
+        let collected = attribute::collect(owner, &mut loan, &mut status, obstacles)?;
+        all.add(owner, &collected.states);
+    }
+    let collected = attribute::collect(owner, &mut loan, &mut Fields::parse(&text), obstacles)?;
+    if tid.0 == pid.0 {
+        all.notes.extend(collected.unknown.into_iter().map(|key| unknown(pid, &key)));
+        all.brk = brk(&mut loan)?;
+        let (name, state) = attribute::look(all.brk, &mut loan)?;
+        all.states.push(((Owner::Process(pid), name), state));
+        all.news = news(&mut loan, &children)?;
+    }
+    loan.finish()?;
+    Ok(Some(collected.states))
+}
+
+impl OfProcess {
+    fn add(&mut self, owner: Owner, states: &[(&'static str, Vec<u8>)]) {
+        let named = |(name, state): &(&str, Vec<u8>)| ((owner, (*name).to_owned()), state.clone());
+        self.states.extend(states.iter().map(named));
+    }
+}
+
+/// Its children that live.
+fn children(tree: &Tree, pid: Pid) -> Vec<Pid> {
     let child = |(child, member): (&Pid, &Member)| {
         (member.parent == Some(pid) && member.life.is_living()).then_some(*child)
     };
-    let children: Vec<_> = tree.members().iter().filter_map(child).collect();
-    for tid in threads {
-        let text = procfs::text(format!("/proc/{pid}/task/{tid}/status"));
-        let text = text.map_err(kernel_io("read"))?;
-        if attribute::is_confined(Owner::Thread(pid, *tid), &text, obstacles)? {
-            continue;
-        }
-        let leader = tid.0 == pid.0;
-        let owners = [leader.then_some(Owner::Process(pid)), Some(Owner::Thread(pid, *tid))];
-        let mut loan = tree.borrow(*tid)?;
-        for owner in owners.into_iter().flatten() {
-            let mut status = Fields::parse(&text);
-            let collected = attribute::collect(owner, &mut loan, &mut status, obstacles)?;
-            let named = |(name, state): (&str, Vec<u8>)| ((owner, name.to_owned()), state);
-            all.states.extend(collected.states.into_iter().map(named));
-            if leader && owner.scope() == attribute::Scope::Thread {
-                all.notes.extend(collected.unknown.into_iter().map(|key| unknown(pid, &key)));
-            }
-        }
-        if leader {
-            all.brk = brk(&mut loan)?;
-            let (name, state) = attribute::look(all.brk, &mut loan)?;
-            all.states.push(((Owner::Process(pid), name), state));
-            all.news = news(&mut loan, &children)?;
-        }
-        loan.finish()?;
-    }
-    Ok(all)
+    tree.members().iter().filter_map(child).collect()
 }
 
 fn unknown(pid: Pid, key: &str) -> Note {

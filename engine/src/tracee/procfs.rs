@@ -23,6 +23,24 @@ pub(super) fn threads(pid: Pid) -> Vec<Tid> {
     threads
 }
 
+/// How many threads a forest has besides the leaders, for as long as there are not `enough`; only of so many
+/// processes, and by what they are now.
+pub(crate) fn other_threads(roots: &[Pid], enough: usize) -> usize {
+    const PROCESSES: usize = 64;
+    let (mut found, mut next) = (0, 0);
+    let mut forest = roots.to_vec();
+    while let Some(pid) = forest.get(next).copied().filter(|_| next < PROCESSES) {
+        next += 1;
+        let threads = threads(pid);
+        found += threads.len().saturating_sub(1);
+        if found >= enough {
+            break;
+        }
+        forest.extend(threads.into_iter().flat_map(|tid| children(pid, tid)));
+    }
+    found
+}
+
 /// The processes that a thread started (or adopted) and that have not been reaped.
 pub(super) fn children(pid: Pid, tid: Tid) -> Vec<Pid> {
     let found = text(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
