@@ -46,6 +46,8 @@ pub enum Fact {
     FileSystem,
     /// Its namespaces.
     Namespaces,
+    /// Its control groups, as the address of all of them.
+    ControlGroups,
     /// `PF_*`: those of how it is killed when its memory is found broken.
     Flags,
     /// `TIF_*`: those of which instructions it may use.
@@ -81,13 +83,14 @@ pub enum Fact {
 }
 
 /// Where each is, in the order of [`Fact`].
-const PATHS: [&str; 22] = [
+const PATHS: [&str; 23] = [
     "pid",
     "cred",
     "real_cred",
     "files",
     "fs",
     "nsproxy",
+    "cgroups",
     "flags",
     "thread_info.flags",
     "thread_info.syscall_work",
@@ -171,9 +174,13 @@ impl Census {
     /// Prepares one. `None`: the kernel cannot, or does not let us.
     #[tracing::instrument(level = "trace", skip_all)]
     pub(crate) fn prepare() -> Option<Self> {
-        let program = load();
-        let link = program.and_then(|program| bpf::attach(program.as_fd()).ok())?;
-        let look = || ourselves(&rows(&mut iterate(&link)?)?);
+        let program = load()?;
+        let link = bpf::attach(program.as_fd(), None).ok()?;
+        let us = nix::unistd::gettid().as_raw();
+        // Older kernels show all or nobody.
+        let only_us = bpf::attach(program.as_fd(), Some(us)).ok();
+        let only_us = only_us.as_ref().unwrap_or(&link);
+        let look = || ourselves(&rows(&mut iterate(only_us)?)?);
         let marks = Marks::find(look)?;
         let ready = iterate(&link)?;
         Some(Self { marks, ready })

@@ -74,21 +74,20 @@ impl Standing {
         let machine = surroundings::machine()?; // Slow to read, and the same at any time.
         let census = if is_census_worth(&roots()?) { Census::prepare() } else { None };
         let urgent = Urgent::begin();
-        let since = surroundings::clocks()?.monotonic;
         let tree = Tree::freeze_all(roots, deadline)?;
         account?; // Whoever may not even stop it is told of that one.
-        Ok(Self { census, urgent, ..Self::of(tree, machine, since) })
+        Ok(Self { census, urgent, ..Self::of(tree, machine) })
     }
 
-    fn of(tree: Tree, machine: Machine, since: i64) -> Self {
+    fn of(tree: Tree, machine: Machine) -> Self {
+        let since = tree.since();
         let (copy, trackers) = (Copy::default(), Vec::new());
         Self { tree: Some(tree), machine, since, copy, trackers, census: None, urgent: None }
     }
 
     /// A tree that was just restored, and is held.
     pub(crate) fn restored(tree: Tree) -> Result<Self> {
-        let (machine, since) = (surroundings::machine()?, surroundings::clocks()?.monotonic);
-        Ok(Self::of(tree, machine, since))
+        Ok(Self::of(tree, surroundings::machine()?))
     }
 
     fn tree(&mut self) -> Result<&mut Tree> {

@@ -42,8 +42,9 @@ use crate::arch::{RegisterFile, stub};
 use crate::error::{Error, Result, kernel_io};
 use crate::fault;
 use crate::inventory::{Life, Pid, Rseq, Thread, Tid};
+use crate::sys;
 use crate::sys::wait::Change;
-use crate::sys::{pidfd, ptrace, rseq, wait};
+use crate::sys::{pidfd, ptrace, wait};
 
 /// One process of a frozen tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +118,8 @@ pub struct Tree {
     members: BTreeMap<Pid, Member>,
     tasks: BTreeMap<Tid, Task>,
     sites: BTreeMap<Pid, Site>,
+    /// When the first was about to be stopped, by `CLOCK_MONOTONIC`.
+    since: i64,
     not_send: PhantomData<*const ()>,
 }
 
@@ -137,9 +140,11 @@ impl Tree {
     ) -> Result<Self> {
         let frozen = freeze::freeze(roots, deadline)?;
         let members = frozen.members();
-        let Freezer { tasks, .. } = frozen;
+        let Freezer { tasks, since, .. } = frozen;
         fault::point("freeze:standing");
-        let mut tree = Self { members, tasks, sites: BTreeMap::new(), not_send: PhantomData };
+        let since = since.unwrap_or_else(asleep::monotonic);
+        let mut tree =
+            Self { members, tasks, sites: BTreeMap::new(), since, not_send: PhantomData };
         tree.keep_deadlines()?;
         fault::point("freeze:deadlines-kept");
         Ok(tree)
@@ -161,7 +166,8 @@ impl Tree {
                 tasks.insert(*tid, task);
             }
         }
-        Self { members, tasks, sites: BTreeMap::new(), not_send: PhantomData }
+        let since = asleep::monotonic();
+        Self { members, tasks, sites: BTreeMap::new(), since, not_send: PhantomData }
     }
 
     /// Whoever sleeps with a relative timeout shall wake when it would have without us.
@@ -214,6 +220,11 @@ impl Tree {
         Ok(())
     }
 
+    /// Since when the first stands, or was about to, by `CLOCK_MONOTONIC`, in nanoseconds.
+    pub(crate) fn since(&self) -> i64 {
+        self.since
+    }
+
     /// Who stands.
     #[must_use]
     pub fn members(&self) -> &BTreeMap<Pid, Member> {
@@ -223,7 +234,7 @@ impl Tree {
     /// What resuming this thread elsewhere takes: registers corrected for restart, rseq aborted.
     pub fn thread(&mut self, tid: Tid) -> Result<Thread> {
         let pid = self.process_of(tid)?;
-        let raw = self.uncritical(tid)?;
+        let (raw, rseq) = self.uncritical(tid)?;
         let now = asleep::monotonic();
         let (sites, task) = (&self.sites, self.tasks.get_mut(&tid));
         let countdown = task.as_ref().and_then(|task| task.countdown);
@@ -244,7 +255,7 @@ impl Tree {
         };
         let xstate = ptrace::xstate(tid.0).map_err(self.death(pid, "ptrace(NT_X86_XSTATE)"))?;
         let blocked = ptrace::mask(tid.0).map_err(self.death(pid, "ptrace(PTRACE_GETSIGMASK)"))?;
-        Ok(Thread { registers, xstate, blocked, rseq: self.rseq(pid, tid)? })
+        Ok(Thread { registers, xstate, blocked, rseq })
     }
 
     /// Borrows a thread to make calls in it; its context comes back when the loan ends.
@@ -351,15 +362,15 @@ impl Tree {
     }
 
     /// The raw registers, out of any restartable sequence: the kernel would abort it as soon as the
-    /// thread ran elsewhere, and then would not know it any more.
-    fn uncritical(&mut self, tid: Tid) -> Result<RegisterFile> {
+    /// thread ran elsewhere, and then would not know it any more. Calls are made outside of sequences only.
+    fn uncritical(&mut self, tid: Tid) -> Result<(RegisterFile, Option<Rseq>)> {
         let pid = self.process_of(tid)?;
         let raw = ptrace::registers(tid.0).map_err(self.death(pid, "ptrace(PTRACE_GETREGSET)"))?;
-        let raw = RegisterFile(raw);
-        let Some(area) = self.rseq(pid, tid)? else { return Ok(raw) };
+        let (raw, rseq) = (RegisterFile(raw), self.rseq(pid, tid)?);
+        let Some(area) = rseq.filter(|_| raw.call().is_none()) else { return Ok((raw, rseq)) };
         let memory = &self.site(pid)?.memory;
-        let abort = rseq::abort(memory, area.address, raw.instruction());
-        Ok(abort.map_or(raw, |handler| raw.moved_to(handler)))
+        let abort = sys::rseq::abort(memory, area.address, raw.instruction());
+        Ok((abort.map_or(raw, |handler| raw.moved_to(handler)), rseq))
     }
 }
 

@@ -50,7 +50,7 @@ impl Attribute for ControlGroups {
 
     fn answer(seen: &mut Seen<'_, '_>, _: &[Reply]) -> Result<State> {
         let text = seen.owner.read(FILE)?.unwrap_or_default();
-        if different_threads(seen.owner, &text)? {
+        if !seen.together && different_threads(seen.owner, &text)? {
             seen.obstacle("the control groups", &THREADS);
         }
         let ours = read("/proc/self/cgroup")?;
@@ -191,7 +191,8 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let owner = Owner::Process(crate::inventory::Pid(pid));
         let (mut status, mut obstacles) = (crate::procfs::Fields::parse(""), Vec::new());
-        let mut seen = Seen { owner, status: &mut status, obstacles: &mut obstacles };
+        let mut seen =
+            Seen { owner, status: &mut status, together: false, obstacles: &mut obstacles };
         assert_eq!(ControlGroups::answer(&mut seen, &[]).unwrap(), State::default());
         assert_eq!(obstacles, []);
     }

@@ -58,7 +58,7 @@ pub(crate) fn collect_outside(
             let mut batch = Batch::default();
             (entry.ask)(owner, &mut batch)?;
             let replies = outside.perform(&batch)?;
-            let mut seen = Seen { owner, status: &mut status, obstacles };
+            let mut seen = Seen { owner, status: &mut status, together: true, obstacles };
             (entry.answer)(&mut seen, &replies)?
         };
         states.push((entry.name, state));

@@ -18,7 +18,8 @@ fn of_ourselves(owner: Owner) -> Vec<(&'static Entry, Vec<u8>)> {
         let mut batch = Batch::default();
         (entry.ask)(owner, &mut batch).unwrap();
         let replies = Here.perform(&batch).unwrap();
-        let mut seen = Seen { owner, status: &mut status, obstacles: &mut obstacles };
+        let mut seen =
+            Seen { owner, status: &mut status, together: false, obstacles: &mut obstacles };
         found.push((entry, (entry.answer)(&mut seen, &replies).unwrap()));
     }
     found

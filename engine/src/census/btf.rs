@@ -7,6 +7,8 @@
 const MAGIC: u16 = 0xeb9f;
 /// `struct btf_type`: name, info, size or type.
 const TYPE_BYTES: usize = 12;
+/// How long one is with what follows, on average.
+const TYPICAL_BYTES: usize = 20;
 /// `struct btf_member`: name, type, offset in bits.
 const MEMBER_BYTES: usize = 12;
 /// A pointer of the kernel's.
@@ -46,10 +48,12 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Types<'a> {
     names: &'a [u8],
-    /// By id; the first, `void`, is not told.
-    types: Vec<Type<'a>>,
+    listed: &'a [u8],
+    /// Where each begins, by id: there are more than a hundred thousand. The first, `void`, is not told.
+    starts: Vec<u32>,
 }
 
+/// One type.
 #[derive(Debug, Clone, Copy)]
 struct Type<'a> {
     name: u32,
@@ -58,6 +62,17 @@ struct Type<'a> {
     word: u32,
     /// What follows, by kind.
     more: &'a [u8],
+}
+
+impl<'a> Type<'a> {
+    /// The first of these, and how long it is.
+    fn parse(bytes: &'a [u8]) -> Option<(Self, usize)> {
+        let (name, info, size) = (word(bytes, 0)?, word(bytes, 4)?, word(bytes, 8)?);
+        let (kind, count) = (info >> 24 & 0x1f, index(info & 0xffff)?);
+        let length = TYPE_BYTES + behind(kind, count);
+        let more = bytes.get(TYPE_BYTES..length)?;
+        Some((Self { name, kind, word: size, more }, length))
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -78,31 +93,36 @@ impl<'a> Types<'a> {
         let header = |at| word(bytes, at).and_then(index);
         let body = bytes.get(header(4)?..)?;
         let part = |at, length| body.get(at..)?.get(..length);
-        let (mut rest, names) = (part(header(8)?, header(12)?)?, part(header(16)?, header(20)?)?);
-        let mut types = Vec::new();
-        while !rest.is_empty() {
-            let (name, info, size) = (word(rest, 0)?, word(rest, 4)?, word(rest, 8)?);
-            let (kind, count) = (info >> 24 & 0x1f, index(info & 0xffff)?);
-            let more = rest.get(TYPE_BYTES..)?;
-            let (more, behind) = more.split_at_checked(behind(kind, count))?;
-            types.push(Type { name, kind, word: size, more });
-            rest = behind;
+        let (types, names) = (part(header(8)?, header(12)?)?, part(header(16)?, header(20)?)?);
+        let (mut starts, mut at) = (Vec::with_capacity(types.len() / TYPICAL_BYTES), 0);
+        while at < types.len() {
+            starts.push(u32::try_from(at).ok()?);
+            let (_, bytes) = Type::parse(types.get(at..)?)?;
+            at += bytes;
         }
-        Some(Self { names, types })
+        Some(Self { names, listed: types, starts })
+    }
+
+    fn all(&self) -> impl Iterator<Item = Type<'a>> {
+        self.starts.iter().filter_map(|start| self.starting(*start))
+    }
+
+    fn starting(&self, start: u32) -> Option<Type<'a>> {
+        Type::parse(self.listed.get(index(start)?..)?).map(|(found, _)| found)
     }
 
     /// The number of a function.
     pub(super) fn function(&self, name: &str) -> Option<u32> {
-        let found = self.types.iter().position(|one| self.is(one, kind::FUNC, name))?;
+        let found = self.all().position(|one| self.is(&one, kind::FUNC, name))?;
         u32::try_from(found + 1).ok()
     }
 
     /// A field of a structure, or of one in it: names with dots between.
     pub(super) fn field(&self, structure: &str, path: &str) -> Option<Place> {
-        let mut within = self.types.iter().find(|one| self.is(one, kind::STRUCT, structure))?;
+        let mut within = self.structure(structure)?;
         let (mut offset, mut bytes) = (0, 0);
         for name in path.split('.') {
-            let (at, id) = self.member(within, name, DEPTH)?;
+            let (at, id) = self.member(&within, name, DEPTH)?;
             within = self.plain(id)?;
             (offset, bytes) = (offset + at, self.size(id, DEPTH)?);
         }
@@ -111,8 +131,11 @@ impl<'a> Types<'a> {
 
     /// How large a structure is.
     pub(super) fn bytes_of(&self, structure: &str) -> Option<usize> {
-        let found = self.types.iter().find(|one| self.is(one, kind::STRUCT, structure))?;
-        index(found.word)
+        index(self.structure(structure)?.word)
+    }
+
+    fn structure(&self, name: &str) -> Option<Type<'a>> {
+        self.all().find(|one| self.is(one, kind::STRUCT, name))
     }
 
     fn is(&self, one: &Type<'_>, kind: u32, name: &str) -> bool {
@@ -126,9 +149,9 @@ impl<'a> Types<'a> {
     }
 
     /// The type with this number, without its other names.
-    fn plain(&self, mut id: u32) -> Option<&Type<'a>> {
+    fn plain(&self, mut id: u32) -> Option<Type<'a>> {
         for _ in 0..DEPTH {
-            let found = self.types.get(index(id)?.checked_sub(1)?)?;
+            let found = self.starting(*self.starts.get(index(id)?.checked_sub(1)?)?)?;
             match found.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
                     id = found.word;
@@ -153,7 +176,7 @@ impl<'a> Types<'a> {
                 return (bits % 8 == 0).then_some((at, id));
             }
             let nameless = self.is_named(named, "").then(|| self.plain(id)).flatten()?;
-            self.member(nameless, name, depth).map(|(inner, id)| (at + inner, id))
+            self.member(&nameless, name, depth).map(|(inner, id)| (at + inner, id))
         })
     }
 

@@ -8,6 +8,7 @@ use crate::sys::peculiar::{self, Peculiarity};
 /// Whether a field may be absent, because nobody has what it holds on this kernel.
 pub(super) fn is_unknown(path: &str) -> bool {
     match path {
+        "cgroups" => procfs::text("/proc/self/cgroup").is_err(),
         "mempolicy" => !peculiar::knows_memory_policies(),
         "thread.features" => {
             let status = procfs::text("/proc/self/status");

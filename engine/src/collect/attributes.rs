@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use nix::libc::{self, SYS_brk};
 
 use super::outside::Outside;
-use crate::attribute::{self, Known, Owner};
+use crate::attribute::{self, Fact, Known, Owner, Seen};
 use crate::census::Row;
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::inventory::{Note, Pid, Tid};
 use crate::procfs::{self, Fields};
 use crate::remote::{Arg, Batch, Caller, Reply};
-use crate::tracee::{Member, Tree};
+use crate::tracee::{Loan, Member, Tree};
 
 /// What was asked inside a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,19 +48,18 @@ pub(crate) fn attributes(
 ) -> Result<OfProcess> {
     let mut all = OfProcess::default();
     let mut leader = None;
+    let together = are_together(threads, roll);
     for tid in threads {
-        let states = match roll.get(tid).zip(leader.as_ref()) {
-            Some((row, leader)) => unasked((pid, *tid), leader, row, obstacles)?,
-            None => None,
-        };
-        let states = match states {
-            Some(states) => Some(states),
-            None => asked(tree, (pid, *tid), &mut all, obstacles)?,
-        };
-        let Some(states) = states else { continue };
-        all.add(Owner::Thread(pid, *tid), &states);
-        if tid.0 == pid.0 {
-            leader = roll.get(tid).map(|row| Known { row: *row, states });
+        let owner = Owner::Thread(pid, *tid);
+        if let Some((row, leader)) = roll.get(tid).zip(leader.as_ref())
+            && let Some(states) = unasked(owner, leader, row, obstacles)?
+        {
+            all.add(owner, states);
+        } else if let Some(states) = asked(tree, (owner, together), &mut all, obstacles)? {
+            if tid.0 == pid.0 {
+                leader = roll.get(tid).map(|row| Known { row: *row, states: states.clone() });
+            }
+            all.add(owner, states);
         }
     }
     Ok(all)
@@ -70,37 +69,49 @@ type States = Vec<(&'static str, Vec<u8>)>;
 
 /// All attributes of a thread that is like its leader.
 fn unasked(
-    (pid, tid): (Pid, Tid),
+    owner: Owner,
     leader: &Known,
     row: &Row,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<Option<States>> {
-    let mut outside = Outside { tid, row };
-    attribute::collect_outside(Owner::Thread(pid, tid), leader, row, &mut outside, obstacles)
+    let mut outside = Outside { tid: owner.tid(), row };
+    attribute::collect_outside(owner, leader, row, &mut outside, obstacles)
+}
+
+/// Whether all these are known to be in the same control groups.
+fn are_together(threads: &[Tid], roll: &Roll) -> bool {
+    let groups = |tid: &Tid| roll.get(tid).map(|row| row.fact(Fact::ControlGroups));
+    let first = threads.first().and_then(groups);
+    first.is_some() && threads.iter().all(|tid| groups(tid) == first)
 }
 
 /// Those of a thread that is lent out, and of its process, if it is the leader. `None`: it must not be.
 fn asked(
     tree: &mut Tree,
-    (pid, tid): (Pid, Tid),
+    (owner, together): (Owner, bool),
     all: &mut OfProcess,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<Option<States>> {
+    let (pid, tid) = (owner.pid(), owner.tid());
     let text = procfs::text(format!("/proc/{pid}/task/{tid}/status"));
     let text = text.map_err(kernel_io("read"))?;
-    let owner = Owner::Thread(pid, tid);
     if attribute::is_confined(owner, &text, obstacles)? {
         return Ok(None);
     }
-    let children = if tid.0 == pid.0 { children(tree, pid) } else { Vec::new() };
+    let leads = tid.0 == pid.0;
+    let children = if leads { children(tree, pid) } else { Vec::new() };
     let mut loan = tree.borrow(tid)?;
-    if tid.0 == pid.0 {
-        let (owner, mut status) = (Owner::Process(pid), Fields::parse(&text));
-        let collected = attribute::collect(owner, &mut loan, &mut status, obstacles)?;
-        all.add(owner, &collected.states);
+    let mut collect = |owner, loan: &mut Loan<'_>| {
+        let mut status = Fields::parse(&text);
+        let mut seen = Seen { owner, status: &mut status, together, obstacles };
+        attribute::collect(loan, &mut seen)
+    };
+    if leads {
+        let process = Owner::Process(pid);
+        all.add(process, collect(process, &mut loan)?.states);
     }
-    let collected = attribute::collect(owner, &mut loan, &mut Fields::parse(&text), obstacles)?;
-    if tid.0 == pid.0 {
+    let collected = collect(owner, &mut loan)?;
+    if leads {
         all.notes.extend(collected.unknown.into_iter().map(|key| unknown(pid, &key)));
         all.brk = brk(&mut loan)?;
         let (name, state) = attribute::look(all.brk, &mut loan)?;
@@ -112,9 +123,9 @@ fn asked(
 }
 
 impl OfProcess {
-    fn add(&mut self, owner: Owner, states: &[(&'static str, Vec<u8>)]) {
-        let named = |(name, state): &(&str, Vec<u8>)| ((owner, (*name).to_owned()), state.clone());
-        self.states.extend(states.iter().map(named));
+    fn add(&mut self, owner: Owner, states: States) {
+        let named = |(name, state): (&str, Vec<u8>)| ((owner, name.to_owned()), state);
+        self.states.extend(states.into_iter().map(named));
     }
 }
 

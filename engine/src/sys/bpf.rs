@@ -61,8 +61,22 @@ struct Link {
     target: u32,
     attach_type: u32,
     flags: u32,
+    whom: u64,
+    whom_bytes: u32,
+    pad: u32,
 }
-const _: () = assert!(size_of::<Link>() == 16);
+const _: () = assert!(size_of::<Link>() == 32);
+
+/// `union bpf_iter_link_info`, for tasks: one thread, or all of one process; since 6.1.
+#[repr(C)]
+struct Whom {
+    tid: u32,
+    pid: u32,
+    process: u32,
+    pad: u32,
+}
+const WHOM_BYTES: u32 = 16;
+const _: () = assert!(size_of::<Whom>() == 16);
 
 /// Likewise, for `BPF_ITER_CREATE`.
 #[repr(C)]
@@ -100,9 +114,18 @@ pub(crate) fn load(instructions: &[Instruction], function: u32) -> Result<OwnedF
     bpf(command::PROG_LOAD, &load)
 }
 
-/// Attaches it.
-pub(crate) fn attach(program: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let link = Link { program: number(program), target: 0, attach_type: TRACE_ITER, flags: 0 };
+/// Attaches it: to all tasks, or to this thread only.
+pub(crate) fn attach(program: BorrowedFd<'_>, only: Option<i32>) -> Result<OwnedFd> {
+    let whom = Whom { tid: only.map_or(0, i32::unsigned_abs), pid: 0, process: 0, pad: 0 };
+    let link = Link {
+        program: number(program),
+        target: 0,
+        attach_type: TRACE_ITER,
+        flags: 0,
+        whom: if only.is_some() { std::ptr::from_ref(&whom).expose_provenance() as u64 } else { 0 },
+        whom_bytes: if only.is_some() { WHOM_BYTES } else { 0 },
+        pad: 0,
+    };
     bpf(command::LINK_CREATE, &link)
 }
 

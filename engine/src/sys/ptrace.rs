@@ -3,6 +3,7 @@
 //! nix wraps a part of it, with types that lack real-time signals and raw registers; this is what a
 //! tracer that changes nothing needs, and no more. Every request is made on a task that the calling
 //! OS thread has seized; the kernel answers ESRCH for any other, and for one that runs or has died.
+use std::cell::RefCell;
 use std::ffi::c_void;
 
 use nix::Result;
@@ -158,14 +159,19 @@ pub(crate) fn set_registers(tid: i32, words: &[u64; REGISTERS]) -> Result<()> {
     ptrace(request::SETREGSET, tid, NT_PRSTATUS, (&raw mut vector).cast()).map(drop)
 }
 
+thread_local! {
+    /// Room for an xsave area: to make it anew for each of a thousand threads takes longer than reading.
+    static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; XSTATE_MAX]);
+}
+
 /// The raw xsave area.
 pub(crate) fn xstate(tid: i32) -> Result<Vec<u8>> {
-    let mut area = vec![0u8; XSTATE_MAX];
-    let mut vector = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: area.len() };
-    ptrace(request::GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast())?;
-    area.truncate(vector.iov_len);
-    area.shrink_to_fit(); // Of a thousand threads, each keeps its own.
-    Ok(area)
+    ROOM.with_borrow_mut(|room| {
+        let (base, length) = (room.as_mut_ptr().cast(), room.len());
+        let mut vector = libc::iovec { iov_base: base, iov_len: length };
+        ptrace(request::GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast())?;
+        Ok(room.iter().take(vector.iov_len).copied().collect())
+    })
 }
 
 /// Sets it; nothing for none.

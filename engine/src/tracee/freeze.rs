@@ -35,11 +35,18 @@ pub(super) const OPTIONS: u64 =
 /// How often to look again without a pause, before looking after a [`PAUSE`].
 const EAGER_LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_micros(20);
+/// What it takes a thread to stop, about.
+const STOPPING: Duration = Duration::from_nanos(500);
+/// After so many that have not stopped, the others are looked at only now and then.
+const MISSES: u32 = 8;
+const LOOKS_AT_ALL: u32 = 4;
 /// The longest pause: who does not stop soon waits for a processor, and not for us to take it.
 const LONGEST_PAUSE: Duration = Duration::from_micros(640);
 /// Threads that only wait for a processor are given so many times the limit: a busy machine is no
 /// reason to give up, whoever sleeps where no signal wakes it is.
 const BUSY_TIMES: u32 = 10;
+/// So many are asked for their children without thinking about it.
+const FEW_TASKS: usize = 64;
 /// So often nothing has happened: time to ask whether those we wait for are still ours.
 const LOOKS_IN_VAIN: u32 = 50;
 
@@ -55,6 +62,8 @@ pub(super) struct Freezer {
     zombies: BTreeMap<Pid, i32>,
     /// All threads we are attached to.
     pub(super) tasks: BTreeMap<Tid, Task>,
+    /// When the first was about to be attached to.
+    pub(super) since: Option<i64>,
     /// How often one came or went.
     changes: u64,
     walkout: Walkout,
@@ -83,6 +92,7 @@ pub(super) fn freeze(roots: Roots<'_>, within: Duration) -> Result<Freezer> {
         processes,
         zombies,
         tasks,
+        since: None,
         changes,
         walkout,
         reaper,
@@ -132,12 +142,29 @@ impl Freezer {
 
     fn add_children(&mut self) -> Result<bool> {
         let mut news = false;
-        for (tid, pid) in self.tasks.iter().map(|(t, k)| (*t, k.pid)).collect::<Vec<_>>() {
-            for child in procfs::children(pid, tid) {
-                news |= self.add(child, Some(pid))?;
-            }
+        for (child, parent) in self.children() {
+            news |= self.add(child, Some(parent))?;
         }
         Ok(news)
+    }
+
+    /// The children of all that stand: each thread is asked for its own, or each process for its parent, if
+    /// there are fewer of these.
+    fn children(&self) -> Vec<(Pid, Pid)> {
+        let is_ours = |(_, parent): &(Pid, Pid)| self.processes.contains_key(parent);
+        if self.tasks.len() > FEW_TASKS {
+            let all = procfs::processes();
+            if all.len() < self.tasks.len() {
+                let of = |pid: Pid| Some((pid, Stat::of(Tid(pid.0)).parent()?));
+                return all.into_iter().filter_map(of).filter(is_ours).collect();
+            }
+        }
+        let of = |(tid, task): (&Tid, &Task)| {
+            let children = procfs::children(task.pid, *tid).into_iter();
+            let pid = task.pid;
+            children.map(move |child| (child, pid)).collect::<Vec<_>>()
+        };
+        self.tasks.iter().flat_map(of).collect()
     }
 
     /// An exec(2) of a thread that we had not attached to puts it in the place of one that stood: a
@@ -185,12 +212,20 @@ impl Freezer {
                 return Err(refused(pid, late, refuse::TIMEOUT));
             }
             let mut news = false;
+            // Those that come first stop first: who looks at all of a thousand does nothing else.
+            let (mut in_vain, all) = (0, looks % LOOKS_AT_ALL == LOOKS_AT_ALL - 1);
+            let count = running.len();
             for tid in running {
-                news |= self.look(tid)?;
+                let done = self.look(tid)?;
+                news |= done;
+                in_vain = if done { 0 } else { in_vain + 1 };
+                if in_vain > MISSES && !all {
+                    break;
+                }
             }
             looks = if news { 0 } else { looks + 1 };
             if looks > EAGER_LOOKS {
-                std::thread::sleep(pause(looks - EAGER_LOOKS));
+                std::thread::sleep(pause(looks - EAGER_LOOKS, count));
             }
             if looks % LOOKS_IN_VAIN == LOOKS_IN_VAIN - 1 {
                 self.forget_untraced();
@@ -358,9 +393,10 @@ fn may_wait_or_receive(call: i64) -> bool {
     may_wait(call) || may_receive(call)
 }
 
-/// Longer and longer, the longer nothing happens.
-fn pause(looks: u32) -> Duration {
-    LONGEST_PAUSE.min(PAUSE * (1 + looks / 8))
+/// Longer and longer, the longer nothing happens; and long enough for many to stop on our processor.
+fn pause(looks: u32, running: usize) -> Duration {
+    let many = STOPPING * u32::try_from(running).unwrap_or(u32::MAX);
+    LONGEST_PAUSE.min((PAUSE * (1 + looks / 8)).max(many))
 }
 
 /// ESRCH means death, and death is told by wait(2).

@@ -93,7 +93,7 @@ impl<'tree> Loan<'tree> {
         {
             return Err(refused(pid, tid, refuse::DISPATCHES));
         }
-        let registers = tree.uncritical(tid)?;
+        let (registers, _) = tree.uncritical(tid)?;
         let mask = ptrace::mask(tid.0).map_err(tree.death(pid, "ptrace(PTRACE_GETSIGMASK)"))?;
         let site = tree.site(pid)?;
         let marker = site.marker(mask);

@@ -16,11 +16,19 @@ const EXIT_CODE: usize = 52;
 
 /// The threads of a process.
 pub(super) fn threads(pid: Pid) -> Vec<Tid> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let number = |name: std::ffi::OsString| name.to_str()?.parse().ok().map(Tid);
-    let mut threads: Vec<_> = entries.filter_map(|entry| number(entry.file_name())).collect();
+    let mut threads: Vec<_> = numbers(&format!("/proc/{pid}/task")).map(Tid).collect();
     threads.sort_unstable();
     threads
+}
+
+/// All processes that we can see.
+pub(super) fn processes() -> Vec<Pid> {
+    numbers("/proc").map(Pid).collect()
+}
+
+fn numbers(folder: &str) -> impl Iterator<Item = i32> + use<> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// How many threads a forest has besides the leaders, for as long as there are not `enough`; only of so many

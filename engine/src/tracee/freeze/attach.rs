@@ -1,7 +1,7 @@
 //! Taking processes and threads into the forest: who may be there, and who is not to be had.
 use nix::errno::Errno;
 
-use super::super::asleep::Asleep;
+use super::super::asleep::{Asleep, monotonic};
 use super::super::procfs::{self, Stat, Status};
 use super::super::refuse::{self, refused};
 use super::{Freezer, OPTIONS, PAUSE, interrupt, may_wait_or_receive};
@@ -62,6 +62,7 @@ impl Freezer {
         // Of all before the first: attaching wakes them.
         let sleeps: Vec<_> =
             new.iter().map(|tid| self.clocks.asleep(*tid, may_wait_or_receive)).collect();
+        self.since.get_or_insert_with(monotonic);
         for (tid, asleep) in new.into_iter().zip(sleeps) {
             news |= self.attach(pid, tid, threads.len() == 1, asleep)?;
         }
