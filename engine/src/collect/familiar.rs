@@ -19,6 +19,7 @@ use super::{Collected, Collector, Opened, numbers, objects};
 use crate::error::{Result, kernel, kernel_io};
 use crate::external::External;
 use crate::inventory::{ObjectId, ObjectRecord, OpenFileId, Pid};
+use crate::memory::collect::file;
 use crate::object::{Evidence, named_regular_file};
 use crate::open_file::OpenFile;
 use crate::procfs::smaps::{self, Area};
@@ -158,6 +159,9 @@ impl Seen {
             let inode = (stat.st_dev, stat.st_ino);
             let info = procfs::text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
             let info = info.map_err(kernel_io("read"))?;
+            if info.contains("LEASE") {
+                continue; // To open the file again would have it broken.
+            }
             let (fd, name) = (Rc::new(fd), format!("fd {number}"));
             let found = Found { fd, holder: pid, name, info, familiar: None };
             let id = collector.registry.find_or_add(inode, found)?;
@@ -174,7 +178,7 @@ impl Seen {
                 continue;
             };
             let link = format!("/proc/{pid}/map_files/{:x}-{:x}", area.start, area.end);
-            let Ok(fd) = crate::memory::collect::file(&link, OFlag::O_RDONLY) else { continue };
+            let Ok(fd) = file(&link, OFlag::O_RDONLY) else { continue };
             let stat = fstat(&fd).map_err(kernel("fstat"))?;
             if stat.st_mode & S_IFMT == S_IFREG {
                 let id = collector.opened(pid, fd, "mapping")?;
@@ -188,8 +192,8 @@ impl Seen {
     fn familiar(self, collected: Collected, mut own: BTreeMap<OpenFileId, Opened>) -> Familiar {
         let Collected { objects, mut open_files, bulk, found, .. } = collected;
         let mut counts = BTreeMap::<ObjectId, usize>::new();
-        for file in open_files.values() {
-            *counts.entry(file.refers_to().0).or_default() += 1;
+        for one in open_files.values() {
+            *counts.entry(one.refers_to().0).or_default() += 1;
         }
         let kept = |id: &ObjectId, record: &ObjectRecord| {
             named_regular_file(record).is_some() && !bulk.files.contains_key(id)
