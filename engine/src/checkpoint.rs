@@ -352,6 +352,7 @@ impl Work<'_> {
         self.inventory.objects = collected.objects;
         self.inventory.open_files = collected.open_files;
         self.inventory.descriptors = collected.descriptors;
+        self.inventory.notes.extend(collected.notes);
         self.copy.bulk = collected.bulk;
         Ok(())
     }

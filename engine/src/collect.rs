@@ -31,7 +31,7 @@ use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
 use crate::external::External;
 use crate::image::Bulk;
 use crate::inventory::{
-    Descriptor, FsId, ObjectId, ObjectRecord, OpenFileId, Pid, SpaceId, TableId, Tid,
+    Descriptor, FsId, Note, ObjectId, ObjectRecord, OpenFileId, Pid, SpaceId, TableId, Tid,
 };
 use crate::lock::Lock;
 use crate::object::{Evidence, is_slave};
@@ -56,6 +56,7 @@ pub(crate) struct Collected {
     pub(crate) open_files: BTreeMap<OpenFileId, OpenFile>,
     pub(crate) descriptors: BTreeMap<(TableId, RemoteFd), Descriptor>,
     pub(crate) bulk: Bulk,
+    pub(crate) notes: Vec<Note>,
     /// By the numbers of open files.
     found: Vec<(Found, Evidence)>,
 }

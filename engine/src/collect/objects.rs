@@ -11,7 +11,7 @@ use super::unsupported;
 use super::{Collected, familiar};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::image::Bulk;
-use crate::inventory::{Descriptor, End, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
+use crate::inventory::{Descriptor, End, Note, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
 use crate::object::{Claim, Collect, Entry, Evidence, Identity, Kind, References, classify};
 use crate::open_file::OpenFile;
 use crate::procfs::{self, Fields};
@@ -38,6 +38,7 @@ struct Draft {
     /// Files were added since it was last collected.
     stale: bool,
     obstacles: Vec<Obstacle>,
+    notes: Vec<Note>,
     record: Option<ObjectRecord>,
 }
 
@@ -84,13 +85,14 @@ pub(super) fn collect(
         }
         stale.into_iter().try_for_each(|id| work.collect(id))?;
     }
-    let mut objects = BTreeMap::new();
+    let (mut objects, mut notes) = (BTreeMap::new(), Vec::new());
     for (id, mut draft) in work.by_id {
         obstacles.append(&mut draft.obstacles);
+        notes.append(&mut draft.notes);
         objects.extend(draft.record.map(|record| (id, record)));
     }
     let (open_files, bulk, found) = (work.open_files, work.bulk, work.registry.found);
-    Ok(Collected { objects, open_files, bulk, found, ..Collected::default() })
+    Ok(Collected { objects, open_files, bulk, notes, found, ..Collected::default() })
 }
 
 impl Drafts<'_> {
@@ -131,8 +133,9 @@ impl Drafts<'_> {
         let object = ObjectId(self.next);
         self.next =
             self.next.checked_add(1).ok_or_else(|| Error::Record("objects".into(), None))?;
-        let (files, obstacles) = (Vec::new(), Vec::new());
-        self.by_id.insert(object, Draft { kind, files, stale: true, obstacles, record: None });
+        let (files, obstacles, notes) = (Vec::new(), Vec::new(), Vec::new());
+        let draft = Draft { kind, files, stale: true, obstacles, notes, record: None };
+        self.by_id.insert(object, draft);
         self.by_key.insert(key, object);
         Ok(object)
     }
@@ -144,7 +147,7 @@ impl Drafts<'_> {
         if self.recall(object, &members)? {
             return Ok(());
         }
-        let mut obstacles = Vec::new();
+        let (mut obstacles, mut notes) = (Vec::new(), Vec::new());
         let parts = self.parts(&members);
         let Some(first) = parts.first() else { return Ok(()) };
         let (holder, name) = (first.holder, first.name.clone());
@@ -184,6 +187,7 @@ impl Drafts<'_> {
             tree: &mut tree,
             bulk: &mut self.bulk,
             obstacles: &mut obstacles,
+            notes: &mut notes,
         };
         let state = (kind.collect)(&mut with)?;
         let unclaimed: Vec<_> = with.info.leftover().map(str::to_owned).collect();
@@ -195,7 +199,7 @@ impl Drafts<'_> {
         let (place, needs) = ((kind.place)(&state)?, (kind.needs)(&state)?);
         let record = ObjectRecord { kind: kind.name.into(), place, needs, state };
         if let Some(draft) = self.by_id.get_mut(&object) {
-            (draft.obstacles, draft.record) = (obstacles, Some(record));
+            (draft.obstacles, draft.notes, draft.record) = (obstacles, notes, Some(record));
         }
         Ok(())
     }

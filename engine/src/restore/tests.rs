@@ -95,6 +95,7 @@ impl Image {
             tree: &mut Nothing,
             bulk: &mut bulk,
             obstacles: &mut obstacles,
+            notes: &mut Vec::new(),
         })
         .unwrap();
         assert_eq!(obstacles, []);
