@@ -64,6 +64,8 @@ pub enum Fact {
     ParentDeathSignal,
     /// Whether it has given up system calls.
     Seccomp,
+    /// Which signals wait for it alone.
+    PendingSignals,
     /// Its own policy for memory, as an address.
     MemoryPolicy,
     /// Features of x86 threads: shadow stacks.
@@ -83,7 +85,7 @@ pub enum Fact {
 }
 
 /// Where each is, in the order of [`Fact`].
-const PATHS: [&str; 23] = [
+const PATHS: [&str; 24] = [
     "pid",
     "cred",
     "real_cred",
@@ -99,6 +101,7 @@ const PATHS: [&str; 23] = [
     "timer_slack_ns",
     "pdeath_signal",
     "seccomp.mode",
+    "pending.signal",
     "mempolicy",
     "thread.features",
     "sas_ss_sp",

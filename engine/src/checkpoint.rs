@@ -21,7 +21,7 @@ use nix::fcntl::OFlag;
 use crate::account;
 use crate::attribute::{Owner, of_zombie, posix_locks};
 use crate::census::Census;
-use crate::collect::{Collector, News, OfProcess, attributes};
+use crate::collect::{Collector, News, OfProcess, Unasked, attributes};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::image::ImageSink;
 use crate::inventory::{
@@ -114,18 +114,28 @@ impl Tracer for Standing {
         let Some(tree) = self.tree.as_mut() else { return Ok(inventory) };
         // Before the first loan, which leaves marks in what it tells.
         let roll = self.census.as_mut().and_then(Census::take).unwrap_or_default();
+        let mut unasked = Unasked::of(roll);
         let mut inside = BTreeMap::new();
         let mut news = Vec::new();
         for (pid, member) in members.iter().filter(|(_, member)| member.life.is_living()) {
-            let mut answers = attributes(tree, *pid, &member.threads, &roll, work.obstacles)?;
+            let threads = &member.threads;
+            let mut answers = attributes(tree, *pid, threads, &mut unasked, work.obstacles)?;
             news.append(&mut answers.news);
             inside.insert(*pid, answers);
         }
         told(&mut members, news);
-        for (pid, member) in &members {
-            let answers = inside.remove(pid).unwrap_or_default();
-            work.process(tree, *pid, member, answers)?;
+        let (mut others, found) = unasked.attributes_during(|| {
+            members.iter().try_for_each(|(pid, member)| {
+                let answers = inside.remove(pid).unwrap_or_default();
+                work.process(tree, *pid, member, answers)
+            })
+        })?;
+        work.obstacles.extend(found);
+        let attributes = &mut work.inventory.attributes;
+        if others.len() > attributes.len() {
+            std::mem::swap(&mut others, attributes);
         }
+        attributes.extend(others);
         if options.private {
             system_v::own(work.obstacles);
         } else {

@@ -12,6 +12,7 @@ mod objects;
 mod outside;
 mod ranked;
 mod registry;
+mod unasked;
 mod unsupported;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ pub(crate) use self::attributes::{News, OfProcess, attributes};
 use self::familiar::Familiar;
 use self::ranked::Ranked;
 use self::registry::{Found, Registry};
+pub(crate) use self::unasked::Unasked;
 use crate::attribute::posix_locks_told;
 use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
 use crate::external::External;

@@ -19,51 +19,49 @@ pub enum Told {
     AsLeader(&'static [Fact]),
 }
 
-/// A thread whose attributes are known.
-#[derive(Debug)]
-pub(crate) struct Known {
-    pub(crate) row: Row,
-    pub(crate) states: Vec<(&'static str, Vec<u8>)>,
-}
+/// Attributes of one owner, by their names.
+pub(crate) type States = Vec<(&'static str, Vec<u8>)>;
 
 fn of_threads() -> impl Iterator<Item = &'static Entry> {
     ATTRIBUTES.iter().filter(|entry| entry.scope == Scope::Thread)
 }
 
-fn is_like(one: &Row, other: &Row) -> bool {
-    of_threads().all(|entry| match entry.told {
-        Told::Inside => false,
-        Told::Outside => true,
-        Told::AsLeader(facts) => one.is_like(other, facts),
-    })
+/// Whether all attributes of a thread are told by what its leader has, and from outside.
+pub(crate) fn is_like(leader: &Row, thread: &Row) -> bool {
+    // Whoever is lent out is asked for waiting signals by its tracer.
+    let quiet = thread.fact(Fact::PendingSignals) == 0;
+    quiet
+        && of_threads().all(|entry| match entry.told {
+            Told::Inside => false,
+            Told::Outside => true,
+            Told::AsLeader(facts) => leader.is_like(thread, facts),
+        })
 }
 
-/// All attributes of a thread by those of its `leader`; `None`: it has to be lent out.
+/// All attributes of a thread that is like its leader, of which these are known.
 pub(crate) fn collect_outside(
     owner: Owner,
-    leader: &Known,
-    row: &Row,
+    leader: &States,
     outside: &mut dyn Caller,
     obstacles: &mut Vec<Obstacle>,
-) -> Result<Option<Vec<(&'static str, Vec<u8>)>>> {
-    if !is_like(&leader.row, row) {
-        return Ok(None);
-    }
+) -> Result<States> {
     let (mut status, mut states) = (Fields::parse(""), Vec::new());
     for entry in of_threads() {
-        let known = leader.states.iter().find(|(name, _)| *name == entry.name);
+        let known = leader.iter().find(|(name, _)| *name == entry.name);
         let state = if let (Told::AsLeader(_), Some((_, state))) = (entry.told, known) {
             state.clone()
         } else {
             let mut batch = Batch::default();
             (entry.ask)(owner, &mut batch)?;
             let replies = outside.perform(&batch)?;
-            let mut seen = Seen { owner, status: &mut status, together: true, obstacles };
+            let (quiet, together) = (true, true);
+            let mut seen = Seen { owner, status: &mut status, quiet, together, obstacles };
             (entry.answer)(&mut seen, &replies)?
         };
         states.push((entry.name, state));
     }
-    Ok(Some(states))
+    states.sort_unstable_by_key(|(name, _)| *name);
+    Ok(states)
 }
 
 #[cfg(test)]

@@ -99,6 +99,10 @@ impl Attribute for Private {
     type State = State;
 
     fn answer(seen: &mut Seen<'_, '_>, _: &[Reply]) -> Result<State> {
+        if seen.quiet {
+            let owner = seen.owner;
+            return Ok(State { pid: owner.pid().0, tid: owner.tid().0, signals: Vec::new() });
+        }
         State::of(seen, Queue::Private)
     }
 

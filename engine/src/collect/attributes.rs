@@ -1,11 +1,8 @@
 //! All attributes of a process and its threads: one loan, and one batch, for each thread that is asked.
-use std::collections::BTreeMap;
-
 use nix::libc::{self, SYS_brk};
 
-use super::outside::Outside;
-use crate::attribute::{self, Fact, Known, Owner, Seen};
-use crate::census::Row;
+use super::unasked::{Roll, Unasked};
+use crate::attribute::{self, Fact, Owner, Seen, States};
 use crate::error::{Error, Obstacle, Result, kernel_io};
 use crate::inventory::{Note, Pid, Tid};
 use crate::procfs::{self, Fields};
@@ -34,48 +31,30 @@ pub(crate) enum News {
     Continued,
 }
 
-/// What is known of all threads of a tree, if somebody has looked.
-pub(crate) type Roll = BTreeMap<Tid, Row>;
-
 /// Asks the leader of a process, and all other threads of whom not enough is known already.
 #[tracing::instrument(level = "trace", skip_all)]
 pub(crate) fn attributes(
     tree: &mut Tree,
     pid: Pid,
     threads: &[Tid],
-    roll: &Roll,
+    unasked: &mut Unasked,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<OfProcess> {
     let mut all = OfProcess::default();
-    let mut leader = None;
-    let together = are_together(threads, roll);
+    let together = are_together(threads, &unasked.roll);
     for tid in threads {
+        if unasked.take((pid, *tid)) {
+            continue;
+        }
         let owner = Owner::Thread(pid, *tid);
-        if let Some((row, leader)) = roll.get(tid).zip(leader.as_ref())
-            && let Some(states) = unasked(owner, leader, row, obstacles)?
-        {
-            all.add(owner, states);
-        } else if let Some(states) = asked(tree, (owner, together), &mut all, obstacles)? {
+        if let Some(states) = asked(tree, (owner, together), &mut all, obstacles)? {
             if tid.0 == pid.0 {
-                leader = roll.get(tid).map(|row| Known { row: *row, states: states.clone() });
+                unasked.lead(pid, &states);
             }
             all.add(owner, states);
         }
     }
     Ok(all)
-}
-
-type States = Vec<(&'static str, Vec<u8>)>;
-
-/// All attributes of a thread that is like its leader.
-fn unasked(
-    owner: Owner,
-    leader: &Known,
-    row: &Row,
-    obstacles: &mut Vec<Obstacle>,
-) -> Result<Option<States>> {
-    let mut outside = Outside { tid: owner.tid(), row };
-    attribute::collect_outside(owner, leader, row, &mut outside, obstacles)
 }
 
 /// Whether all these are known to be in the same control groups.
@@ -103,7 +82,7 @@ fn asked(
     let mut loan = tree.borrow(tid)?;
     let mut collect = |owner, loan: &mut Loan<'_>| {
         let mut status = Fields::parse(&text);
-        let mut seen = Seen { owner, status: &mut status, together, obstacles };
+        let mut seen = Seen { owner, status: &mut status, quiet: false, together, obstacles };
         attribute::collect(loan, &mut seen)
     };
     if leads {

@@ -170,7 +170,7 @@ pub(crate) fn xstate(tid: i32) -> Result<Vec<u8>> {
         let (base, length) = (room.as_mut_ptr().cast(), room.len());
         let mut vector = libc::iovec { iov_base: base, iov_len: length };
         ptrace(request::GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast())?;
-        Ok(room.iter().take(vector.iov_len).copied().collect())
+        Ok(room.get(..vector.iov_len).unwrap_or_default().to_vec())
     })
 }
 
