@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::chunk::{self, Name};
+use crate::chunk::{self, Codec, Name};
 use crate::error::{Error, Result, io_error};
 use crate::layout::{self, Store};
 use crate::pack::{self, HEADER, Location};
@@ -78,8 +78,7 @@ impl Index {
 
     fn file(&self, location: &Location) -> Result<(&Path, Arc<File>)> {
         let gone = || Error::Misuse { what: "a pack is not in its index".into() };
-        let at = usize::try_from(location.pack).unwrap_or(usize::MAX);
-        let path = self.packs.get(at).ok_or_else(gone)?;
+        let path = self.path(location).ok_or_else(gone)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, file)) = open.iter().find(|(pack, _)| *pack == location.pack) {
             return Ok((path, Arc::clone(file)));
@@ -98,27 +97,44 @@ impl Index {
         Ok((path, file))
     }
 
-    /// A chunk as it is stored, header in front; checked but for the decompressed bytes.
-    pub(crate) fn stored(&self, name: &Name, into: &mut Vec<u8>) -> Result<Stored<'_>> {
-        let location = self.chunks.get(name).ok_or_else(|| self.missing(name))?;
+    /// Reads what lies in the pack of a chunk.
+    pub(crate) fn read_at(&self, location: &Location, at: u64, into: &mut [u8]) -> Result<()> {
         let (path, file) = self.file(location)?;
-        let header_at = location.at.saturating_sub(HEADER as u64);
-        into.resize(HEADER + location.stored as usize, 0);
-        let damaged = |why| Error::damaged(path, header_at, why);
-        file.read_exact_at(into, header_at).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => damaged("the pack ends too early"),
+        file.read_exact_at(into, at).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::damaged(path, at, "the pack ends too early"),
             _ => io_error("read", path)(error),
-        })?;
-        let (header, stored) = into.split_at(HEADER);
+        })
+    }
+
+    /// Whether these bytes, header in front, are a chunk: checked but for the decompressed bytes.
+    pub(crate) fn check<'a>(
+        &self,
+        name: &Name,
+        location: &Location,
+        stored: &'a [u8],
+    ) -> Result<Stored<'a>> {
+        let at = location.at.saturating_sub(HEADER as u64);
+        let damaged = |why| Error::damaged(self.path(location).unwrap_or(&self.dir), at, why);
+        let (header, bytes) =
+            stored.split_at_checked(HEADER).ok_or_else(|| damaged("the pack ends too early"))?;
         let parsed = pack::parse_header(header).ok_or_else(|| damaged("no chunk is here"))?;
         let (found, seen, sum) = parsed;
         if found != *name || (seen.stored, seen.raw) != (location.stored, location.raw) {
             return Err(damaged("another chunk is here"));
         }
-        if crc32c::crc32c(stored) != sum {
+        if crc32c::crc32c(bytes) != sum {
             return Err(damaged("a chunk's checksum is wrong"));
         }
-        Ok(Stored { location: seen, path, at: header_at })
+        Ok(Stored { codec: seen.codec, bytes })
+    }
+
+    /// A chunk as it is stored, header in front.
+    pub(crate) fn stored(&self, name: &Name, into: &mut Vec<u8>) -> Result<Location> {
+        let location = self.chunks.get(name).ok_or_else(|| self.missing(name))?;
+        into.resize(HEADER + location.stored as usize, 0);
+        self.read_at(location, location.at.saturating_sub(HEADER as u64), into)?;
+        let Stored { codec, .. } = self.check(name, location, into)?;
+        Ok(Location { codec, ..*location })
     }
 
     /// Appends a chunk's bytes to `into`, checked. `room` is for the stored form.
@@ -128,10 +144,14 @@ impl Index {
         room: &mut Vec<u8>,
         into: &mut Vec<u8>,
     ) -> Result<()> {
-        let stored = self.stored(name, room)?;
-        let bytes = room.get(HEADER..).unwrap_or_default();
-        chunk::unpack(stored.location.codec, bytes, stored.location.raw as usize, into)
-            .ok_or_else(|| Error::damaged(stored.path, stored.at, "a chunk does not decompress"))
+        let location = self.stored(name, room)?;
+        let before = into.len();
+        into.resize(before + location.raw as usize, 0);
+        let stored = room.get(HEADER..).unwrap_or_default();
+        let done =
+            chunk::unpack(location.codec, stored, into.get_mut(before..).unwrap_or_default());
+        let (path, at) = self.place(name).unwrap_or((&self.dir, 0));
+        done.ok_or_else(|| Error::damaged(path, at, "a chunk does not decompress"))
     }
 
     /// A chunk's bytes, checked.
@@ -150,15 +170,17 @@ impl Index {
     /// Where a chunk's header is: for errors about it.
     pub(crate) fn place(&self, name: &Name) -> Option<(&Path, u64)> {
         let location = self.chunks.get(name)?;
-        let path = self.packs.get(usize::try_from(location.pack).ok()?)?;
-        Some((path, location.at.saturating_sub(HEADER as u64)))
+        Some((self.path(location)?, location.at.saturating_sub(HEADER as u64)))
+    }
+
+    fn path(&self, location: &Location) -> Option<&Path> {
+        self.packs.get(usize::try_from(location.pack).ok()?).map(PathBuf::as_path)
     }
 }
 
-/// A chunk in its stored form, and where it was found.
+/// A chunk in its stored form.
 #[derive(Debug)]
 pub(crate) struct Stored<'a> {
-    pub(crate) location: Location,
-    pub(crate) path: &'a Path,
-    pub(crate) at: u64,
+    pub(crate) codec: Codec,
+    pub(crate) bytes: &'a [u8],
 }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use prost::Message;
 
 use crate::chunk::{LARGEST, Name, PAGE};
+use crate::index::ByName;
 
 /// Bytes of a stream that one leaf covers.
 pub(crate) const LEAF: u64 = 2 << 20;
@@ -125,22 +126,21 @@ const _: () = assert!(LEAF / PAGE_BYTES == 1 << 9 && MOST as usize * PAGE == LAR
 pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
     let base = entries.first().map_or(0, |entry| entry.at - entry.at % LEAF);
     let (mut names, mut words) = (Vec::with_capacity(entries.len()), Vec::new());
+    let mut numbers = ByName::default();
     for entry in entries {
         // It fits: a leaf is that long.
         let page = u32::try_from((entry.at - base) / PAGE_BYTES).unwrap_or_default();
+        let next = u32::try_from(names.len()).unwrap_or_default();
         let Some(Pages { first, count }) = entry.pages else {
+            numbers.insert(entry.name, next);
             names.push(entry.name);
             words.push(page);
             continue;
         };
-        // What a block has in common lies close together.
-        let near = names.len().saturating_sub(usize::from(MOST));
-        let known = names.iter().skip(near).position(|name| *name == entry.name);
-        let number = known.map_or(names.len(), |at| near + at);
-        if number == names.len() {
+        let number = *numbers.entry(entry.name).or_insert(next);
+        if number == next {
             names.push(entry.name);
         }
-        let number = u32::try_from(number).unwrap_or_default();
         words.push(page | u32::from(count) << 9 | u32::from(first) << 14 | number << 18);
     }
     let names = names.iter().flat_map(|name| name.0).collect();

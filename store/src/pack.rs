@@ -147,7 +147,9 @@ fn parse_entry(entry: &[u8; INDEX_ENTRY]) -> Option<(Name, Location)> {
     let name = Name(*entry.first_chunk::<32>()?);
     let at = u64::from_le_bytes(*entry.get(32..)?.first_chunk::<8>()?);
     let codec = Codec::of(u8::try_from(word(48)?).ok()?)?;
-    Some((name, Location { pack: 0, at, stored: word(40)?, raw: word(44)?, codec }))
+    let (stored, raw) = (word(40)?, word(44)?);
+    let sane = raw as usize <= LARGEST_LIST && stored as usize <= LARGEST_LIST;
+    sane.then_some((name, Location { pack: 0, at, stored, raw, codec }))
 }
 
 fn encode_index(entries: &[(Name, Location)]) -> Vec<u8> {

@@ -3,6 +3,7 @@
 //! What is large is not given but announced: the threads read it themselves, from wherever it is
 //! ([`Origin`]), a little at a time. What is given is copied into a batch. The queue is short, so that
 //! memory stays bounded. Threads meet only to say which chunks are new and to get room in the pack.
+mod allowance;
 mod outlet;
 mod pool;
 
@@ -11,14 +12,15 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::allowance::Allowance;
 use self::outlet::Outlet;
 use self::pool::Pool;
 pub(crate) use self::pool::full_runs;
-use crate::chunk::{LARGEST, Name};
+use crate::chunk::{LARGEST, Name, PAGE};
 use crate::error::{Error, Result};
 use crate::index::{Index, Names};
 use crate::layout::Store;
-use crate::leaf::Entry;
+use crate::leaf::{BLOCK, Entry, LEAF, Pages};
 use crate::pack::{self, Extent, Location, PackWriter};
 use crate::space;
 
@@ -33,16 +35,24 @@ pub type Run = (u64, usize);
 /// writer is settled.
 pub type Origin = Arc<dyn Fn(&[Run], &mut [u8]) -> io::Result<()> + Send + Sync>;
 
-/// What becomes a chunk: its stream, its offset there, and where it lies in a room.
-type Piece = (u32, u64, Range<usize>);
+/// What becomes a chunk: where it lies in a room, and which runs of a stream it is, one behind the other.
+/// None is in two blocks, and but for the last they are whole pages.
+struct Piece {
+    stream: u32,
+    place: Range<usize>,
+    runs: Vec<Run>,
+}
 
 /// Work for a thread.
 enum Work {
     /// Bytes in a room of their own.
     Here { room: Vec<u8>, pieces: Vec<Piece> },
-    /// Runs of a stream that are yet to be read.
-    There { stream: u32, runs: Vec<Run>, origin: Origin },
+    /// What is yet to be read.
+    There(Announced),
 }
+
+/// What has become of pieces, of any stream.
+type Entries = Vec<(u32, Entry)>;
 
 /// Takes bytes, gives entries.
 pub(crate) struct Packer {
@@ -51,20 +61,51 @@ pub(crate) struct Packer {
     room: Vec<u8>,
     used: usize,
     pieces: Vec<Piece>,
-    /// What was announced.
-    announced: Option<Announced>,
+    /// What was announced: blocks, and scattered pages.
+    announced: [Option<Announced>; 2],
     outlet: Outlet,
     pool: Option<Pool>,
     /// What was stored without the pool, or is known from elsewhere; of which stream.
-    pub(crate) entries: Vec<(u32, Entry)>,
+    pub(crate) entries: Entries,
 }
 
-/// Runs of one stream that make up the next piece of work.
+/// How runs become chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// By blocks, so that what is the same elsewhere is stored once.
+    Blocks,
+    /// As many pages of a leaf together as a chunk holds. Of a few pages, here and there, each has
+    /// neighbours that help to compress it, and one name does for all.
+    Scattered,
+}
+
+/// Runs of one stream that make up a piece of work.
 struct Announced {
     stream: u32,
+    cut: Cut,
     runs: Vec<Run>,
     bytes: usize,
     origin: Origin,
+}
+
+impl Announced {
+    /// Whether one more run would be better begun with.
+    fn is_full_for(&self, run: Run) -> bool {
+        let last = self.runs.last().map_or(run.0, |(at, len)| at + *len as u64 - 1);
+        match self.cut {
+            Cut::Blocks => last / BLOCK != run.0 / BLOCK && self.bytes + LARGEST > BATCH,
+            Cut::Scattered if last / LEAF == run.0 / LEAF => self.bytes + run.1 > BATCH,
+            Cut::Scattered => self.bytes > BATCH / 2,
+        }
+    }
+
+    fn add(&mut self, run: Run) {
+        match self.runs.last_mut() {
+            Some((at, len)) if *at + *len as u64 == run.0 => *len += run.1,
+            _ => self.runs.push(run),
+        }
+        self.bytes += run.1;
+    }
 }
 
 #[derive(Debug)]
@@ -73,6 +114,7 @@ struct Shared {
     /// What is stored already.
     index: Index,
     state: Mutex<State>,
+    allowance: Allowance,
     /// Rooms to be used again.
     spent: Mutex<Vec<Vec<u8>>>,
 }
@@ -97,13 +139,14 @@ impl Packer {
     pub(crate) fn new(store: &Store, index: Index) -> Self {
         let state = State { new: Names::default(), pack: None, looked_at: 0, failed: None };
         let (state, spent) = (Mutex::new(state), Mutex::default());
-        let shared = Arc::new(Shared { store: store.clone(), index, state, spent });
+        let allowance = Allowance::default();
+        let shared = Arc::new(Shared { store: store.clone(), index, state, allowance, spent });
         Self {
             shared,
             room: Vec::new(),
             used: 0,
             pieces: Vec::new(),
-            announced: None,
+            announced: [None, None],
             outlet: Outlet::default(),
             pool: None,
             entries: Vec::new(),
@@ -139,38 +182,38 @@ impl Packer {
         let too_long = || Error::Misuse { what: "a chunk is too long".into() };
         self.room.get_mut(place.clone()).ok_or_else(too_long)?.copy_from_slice(bytes);
         self.used = place.end;
-        self.pieces.push((stream, at, place));
+        let runs = vec![(at, bytes.len())];
+        self.pieces.push(Piece { stream, place, runs });
         Ok(())
     }
 
     /// Adds a run of a stream that lies in one block: it is read when a thread has time. Runs of a
-    /// stream ascend.
-    pub(crate) fn announce(&mut self, stream: u32, run: Run, origin: &Origin) -> Result<()> {
-        let block = |at: u64| at / LARGEST as u64;
-        let fits = |next: &Announced| {
-            let last = next.runs.last().map(|(at, len)| block(*at + *len as u64 - 1));
-            let same_block = last == Some(block(run.0));
+    /// stream that are cut alike ascend.
+    pub(crate) fn announce(
+        &mut self,
+        (stream, cut): (u32, Cut),
+        run: Run,
+        origin: &Origin,
+    ) -> Result<()> {
+        let fits = |next: &mut Announced| {
             let same = next.stream == stream && Arc::ptr_eq(&next.origin, origin);
-            same && (same_block || next.bytes + LARGEST <= BATCH)
+            same && !next.is_full_for(run)
         };
-        if !self.announced.as_ref().is_some_and(fits) {
-            self.give_announced()?;
-        }
-        let new = || Announced { stream, runs: Vec::new(), bytes: 0, origin: Arc::clone(origin) };
-        let next = self.announced.get_or_insert_with(new);
-        match next.runs.last_mut() {
-            Some((at, len)) if *at + *len as u64 == run.0 => *len += run.1,
-            _ => next.runs.push(run),
-        }
-        next.bytes += run.1;
-        Ok(())
+        let full = self.waiting(cut).take_if(|next| !fits(next));
+        let (runs, bytes) = (Vec::new(), 0);
+        let new = || Announced { stream, cut, runs, bytes, origin: Arc::clone(origin) };
+        self.waiting(cut).get_or_insert_with(new).add(run);
+        full.map_or(Ok(()), |full| self.hand_over(Work::There(full)))
+    }
+
+    fn waiting(&mut self, cut: Cut) -> &mut Option<Announced> {
+        let [blocks, scattered] = &mut self.announced;
+        if cut == Cut::Blocks { blocks } else { scattered }
     }
 
     fn give_announced(&mut self) -> Result<()> {
-        let Some(Announced { stream, runs, origin, .. }) = self.announced.take() else {
-            return Ok(());
-        };
-        self.hand_over(Work::There { stream, runs, origin })
+        let all = std::mem::take(&mut self.announced).into_iter().flatten();
+        all.map(Work::There).try_for_each(|work| self.hand_over(work))
     }
 
     fn give(&mut self) -> Result<()> {
@@ -198,10 +241,8 @@ impl Packer {
         // Little is done here: threads are only for what is much.
         let (room, pieces) = (std::mem::take(&mut self.room), std::mem::take(&mut self.pieces));
         self.used = 0;
-        let bytes = |(_, _, place): &Piece| room.get(place.clone()).unwrap_or_default();
-        let chunks: Vec<&[u8]> = pieces.iter().map(bytes).collect();
-        let names = self.shared.put(&chunks, &mut self.outlet)?;
-        self.entries.extend(entries(&pieces, names));
+        let entries = self.shared.keep(&room, &pieces, &mut self.outlet)?;
+        self.entries.extend(entries);
         if let Some(pool) = self.pool.take() {
             let entries = pool.finish().ok_or_else(|| self.failure())?;
             self.entries.extend(entries);
@@ -233,10 +274,28 @@ impl Drop for Packer {
     }
 }
 
-/// Pieces that are chunks now.
-fn entries(pieces: &[Piece], names: Vec<Name>) -> impl Iterator<Item = (u32, Entry)> {
-    let entry = |(stream, at, _): &Piece, name| (*stream, Entry { at: *at, name, pages: None });
-    pieces.iter().zip(names).map(move |(piece, name)| entry(piece, name))
+impl Piece {
+    /// Whether both can be one chunk.
+    fn goes_on_with(&self, next: &Self) -> bool {
+        let leaf = |piece: &Self| piece.runs.first().map(|(at, _)| at / LEAF);
+        self.place.end == next.place.start
+            && leaf(self) == leaf(next)
+            && self.place.len().is_multiple_of(PAGE)
+            && self.place.len() + next.place.len() <= LARGEST
+    }
+
+    /// What of a stream is in it, now that it is a chunk.
+    fn entries(&self, name: Name) -> impl Iterator<Item = (u32, Entry)> {
+        let mut next = 0;
+        self.runs.iter().map(move |(at, len)| {
+            // A chunk has sixteen pages.
+            let count = u8::try_from(len.div_ceil(PAGE)).unwrap_or_default();
+            let first = next;
+            next += count;
+            let pages = (self.runs.len() > 1).then_some(Pages { first, count });
+            (self.stream, Entry { at: *at, name, pages })
+        })
+    }
 }
 
 impl Shared {
@@ -263,6 +322,14 @@ impl Shared {
 
     fn failed(&self) -> Result<()> {
         self.state().failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Stores what lies in a room, and says what that is.
+    fn keep(&self, room: &[u8], pieces: &[Piece], outlet: &mut Outlet) -> Result<Entries> {
+        let bytes = |piece: &Piece| room.get(piece.place.clone()).unwrap_or_default();
+        let chunks: Vec<&[u8]> = pieces.iter().map(bytes).collect();
+        let names = self.put(&chunks, outlet)?;
+        Ok(pieces.iter().zip(names).flat_map(|(piece, name)| piece.entries(name)).collect())
     }
 
     /// Stores those chunks that are not stored yet, and names all.

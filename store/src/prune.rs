@@ -313,9 +313,8 @@ impl Store {
         chunks.sort_unstable_by_key(|(_, location)| (location.pack, location.at));
         let (mut pack, mut room) = (PackWriter::create(self)?, Vec::new());
         for (name, _) in chunks {
-            let stored = index.stored(name, &mut room)?;
-            debug_assert_eq!(room.len(), HEADER + stored.location.stored as usize);
-            let location = Location { at: HEADER as u64, ..stored.location };
+            let location = Location { at: HEADER as u64, ..index.stored(name, &mut room)? };
+            debug_assert_eq!(room.len(), HEADER + location.stored as usize);
             let extent = pack.extend([(*name, location)], room.len() as u64, false);
             self.medium().write_at(&extent.file, &extent.path, &[&room], extent.at)?;
         }

@@ -2,13 +2,15 @@
 //!
 //! What is long is read ahead, checked and decompressed by two more threads; the caller's thread gets
 //! it in order.
-use std::collections::VecDeque;
+mod window;
+
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use self::window::{Window, windows};
 use crate::api::StreamInfo;
 use crate::chunk::{LARGEST, Name};
 use crate::error::{Error, Result};
@@ -21,12 +23,8 @@ use crate::manifest::Manifest;
 use crate::pack;
 use crate::writer::RECORD;
 
-/// How much is given to a visitor at once, at most.
-const WINDOW: usize = 1 << 20;
 /// No record that we read may claim to be longer.
 const LARGEST_RECORD: usize = 4 << 30;
-/// So many chunks of which parts are wanted stay decompressed: a block rarely has parts of more.
-const KEPT: usize = 8;
 /// How many threads read ahead, and how far each.
 const THREADS: usize = 2;
 const AHEAD: usize = 2;
@@ -134,9 +132,9 @@ impl Reader {
         let windows = windows(&entries);
         let next = AtomicUsize::new(0);
         let work = || {
-            let (mut window, mut chunks) = (Window::default(), Chunks::default());
+            let mut window = Window::default();
             while let Some(entries) = windows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let done = window.fill(self, entries, &mut chunks);
+                let done = window.fill(self, entries);
                 if let Err(error) =
                     done.and_then(|()| self.give(&window, &mut |at, bytes| visit(at, bytes)))
                 {
@@ -196,9 +194,9 @@ impl Reader {
         let windows = windows(&entries);
         let mut give = |window: &Window| self.give(window, visit);
         if windows.len() <= THREADS * AHEAD {
-            let (mut window, mut chunks) = (Window::default(), Chunks::default());
+            let mut window = Window::default();
             return windows.iter().try_for_each(|entries| {
-                window.fill(self, entries, &mut chunks)?;
+                window.fill(self, entries)?;
                 give(&window)
             });
         }
@@ -208,10 +206,9 @@ impl Reader {
                 let (send, receive) = sync_channel(AHEAD);
                 let (windows, spent) = (&windows, &spent);
                 scope.spawn(move || {
-                    let mut chunks = Chunks::default();
                     for entries in windows.iter().skip(first).step_by(THREADS) {
                         let mut window: Window = take(spent);
-                        let filled = window.fill(self, entries, &mut chunks).map(|()| window);
+                        let filled = window.fill(self, entries).map(|()| window);
                         let stop = filled.is_err();
                         if send.send(filled).is_err() || stop {
                             return;
@@ -237,10 +234,7 @@ impl Reader {
         visit: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
     ) -> Result<()> {
         let failed = |source| Error::Io { path: self.store.dir().to_owned(), op: "use", source };
-        let mut pieces = window.pieces.iter();
-        pieces.try_for_each(|(at, range)| {
-            visit(*at, window.bytes.get(range.clone()).unwrap_or_default()).map_err(failed)
-        })
+        window.pieces().try_for_each(|(at, bytes)| visit(at, bytes).map_err(failed))
     }
 
     pub(crate) fn index(&self) -> Arc<Index> {
@@ -305,19 +299,6 @@ impl Reader {
         Ok((name, leaf::decode(&bytes).ok_or_else(|| damaged("a leaf is not whole"))?))
     }
 
-    /// Appends the bytes of an entry.
-    fn entry(&self, entry: &Entry, chunks: &mut Chunks, into: &mut Vec<u8>) -> Result<()> {
-        let Some(pages) = entry.pages else {
-            let before = into.len();
-            self.chunk(&entry.name, &mut chunks.room, into)?;
-            let fits = entry.claims().contains(&(into.len() - before));
-            return fits.then_some(()).ok_or_else(|| self.too_much());
-        };
-        let part = pages.of(chunks.get(self, &entry.name)?);
-        into.extend_from_slice(part.ok_or_else(|| self.too_much())?);
-        Ok(())
-    }
-
     pub(crate) fn too_much(&self) -> Error {
         let path = self.store.manifest(&self.manifest.workload, self.manifest.seq);
         self.of_this(Error::damaged(&path, 0, "a leaf claims more than a chunk holds"))
@@ -330,54 +311,19 @@ impl Reader {
         range: Range<u64>,
         visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let (mut chunks, mut bytes) = (Chunks::default(), Vec::new());
-        for entry in entries {
-            bytes.clear();
-            self.entry(entry, &mut chunks, &mut bytes)?;
-            let end = entry.at + bytes.len() as u64;
-            let (from, to) = (range.start.max(entry.at), range.end.min(end));
-            let within = |at: u64| usize::try_from(at - entry.at).unwrap_or(usize::MAX);
-            if from < to {
-                visit(from, bytes.get(within(from)..within(to)).unwrap_or_default())?;
-            }
+        let mut window = Window::default();
+        for entries in windows(entries) {
+            window.fill(self, entries)?;
+            window.pieces().try_for_each(|(at, bytes)| {
+                let (from, to) = (range.start.max(at), range.end.min(at + bytes.len() as u64));
+                let within = |offset: u64| usize::try_from(offset - at).unwrap_or(usize::MAX);
+                if from >= to {
+                    return Ok(());
+                }
+                visit(from, bytes.get(within(from)..within(to)).unwrap_or_default())
+            })?;
         }
         Ok(())
-    }
-}
-
-/// Entries that are read together.
-fn windows(entries: &[Entry]) -> Vec<&[Entry]> {
-    let mut blocks = 1;
-    let together = |one: &Entry, next: &Entry| {
-        blocks += usize::from(one.block() != next.block());
-        let fits = blocks <= WINDOW / LARGEST;
-        blocks = if fits { blocks } else { 1 };
-        fits
-    };
-    entries.chunk_by(together).collect()
-}
-
-/// Chunks of which parts were wanted last, decompressed: the next entries often want others.
-#[derive(Debug, Default)]
-struct Chunks {
-    kept: VecDeque<(Name, Vec<u8>)>,
-    /// For the stored form.
-    room: Vec<u8>,
-}
-
-impl Chunks {
-    fn get(&mut self, reader: &Reader, name: &Name) -> Result<&[u8]> {
-        let found = self.kept.iter().position(|(one, _)| one == name);
-        if let Some(at) = found {
-            return Ok(self.kept.get(at).map_or(&[], |(_, bytes)| bytes));
-        }
-        let full = self.kept.len() == KEPT;
-        let mut bytes =
-            if full { self.kept.pop_front() } else { None }.unwrap_or((*name, Vec::new())).1;
-        bytes.clear();
-        reader.chunk(name, &mut self.room, &mut bytes)?;
-        self.kept.push_back((*name, bytes));
-        Ok(self.kept.back().map_or(&[], |(_, bytes)| bytes))
     }
 }
 
@@ -386,31 +332,6 @@ impl Chunks {
 fn distrust(store: &Store, pack: &std::path::Path) {
     tracing::warn!(pack = %pack.display(), "the pack is damaged, and not to be relied on");
     drop(store.medium().create(&pack::distrust_path(pack)));
-}
-
-/// Some chunks of a stream, neighbours joined.
-#[derive(Debug, Default)]
-struct Window {
-    bytes: Vec<u8>,
-    /// Offset in the stream, and place in `bytes`.
-    pieces: Vec<(u64, Range<usize>)>,
-}
-
-impl Window {
-    fn fill(&mut self, reader: &Reader, entries: &[Entry], chunks: &mut Chunks) -> Result<()> {
-        self.bytes.clear();
-        self.pieces.clear();
-        for entry in entries {
-            let before = self.bytes.len();
-            reader.entry(entry, chunks, &mut self.bytes)?;
-            let (at, end) = (entry.at, self.bytes.len());
-            match self.pieces.last_mut() {
-                Some((start, piece)) if *start + piece.len() as u64 == at => piece.end = end,
-                _ => self.pieces.push((at, before..end)),
-            }
-        }
-        Ok(())
-    }
 }
 
 fn take<T: Default>(spent: &Mutex<Vec<T>>) -> T {

@@ -31,7 +31,7 @@ impl Reader {
     /// less time. For whoever must not begin what cannot be finished.
     pub fn check(&self) -> Result<()> {
         self.each(&|name, room, bytes| match self.index().stored(name, room) {
-            Ok(stored) => Ok(stored.location.raw as usize),
+            Ok(location) => Ok(location.raw as usize),
             // It may be whole elsewhere.
             Err(_) => self.chunk(name, room, bytes).map(|()| bytes.len()),
         })

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::outlet::Outlet;
-use super::{Piece, Shared, Work};
+use super::{Announced, Cut, Entries, Piece, Run, Shared, Work};
 use crate::chunk::{self, LARGEST, PAGE};
 use crate::error::{Error, Result};
-use crate::leaf::Entry;
+use crate::leaf::BLOCK;
 
 /// How much work may wait.
 const WAITING: usize = 4;
@@ -20,9 +20,6 @@ const WAITING: usize = 4;
 const AT_THE_DISK: usize = 2;
 /// More than that many processors have no disk that keeps up.
 const PROCESSORS: usize = 4;
-
-/// What has become of pieces, of any stream.
-type Entries = Vec<(u32, Entry)>;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -89,13 +86,13 @@ impl<'a> Worker<'a> {
                 self.shared.spent(room);
                 Ok(())
             }
-            Work::There { stream, runs, origin } => {
-                let wanted: usize = runs.iter().map(|run| run.1).sum();
+            Work::There(Announced { stream, cut, runs, bytes, origin }) => {
                 let mut room = std::mem::take(&mut self.room);
-                room.resize(room.len().max(wanted), 0);
-                let read = origin(&runs, room.get_mut(..wanted).unwrap_or_default());
+                room.resize(room.len().max(bytes), 0);
+                let read = origin(&runs, room.get_mut(..bytes).unwrap_or_default());
                 read.map_err(unread)?;
-                self.keep(&room, &pieces(stream, &runs, &room))?;
+                let blocks = pieces(stream, &runs, &room);
+                self.keep(&room, &if cut == Cut::Blocks { blocks } else { joined(blocks) })?;
                 self.room = room;
                 Ok(())
             }
@@ -103,10 +100,7 @@ impl<'a> Worker<'a> {
     }
 
     fn keep(&mut self, room: &[u8], pieces: &[Piece]) -> Result<()> {
-        let bytes = |(_, _, place): &Piece| room.get(place.clone()).unwrap_or_default();
-        let chunks: Vec<&[u8]> = pieces.iter().map(bytes).collect();
-        let names = self.shared.put(&chunks, &mut self.outlet)?;
-        self.entries.extend(super::entries(pieces, names));
+        self.entries.extend(self.shared.keep(room, pieces, &mut self.outlet)?);
         Ok(())
     }
 }
@@ -116,20 +110,36 @@ fn unread(error: io::Error) -> Error {
     error.downcast().unwrap_or_else(Error::Origin)
 }
 
-/// What of runs that lie one behind the other in a room becomes chunks: none is in two blocks.
-fn pieces(stream: u32, runs: &[(u64, usize)], room: &[u8]) -> Vec<Piece> {
+/// What of runs that lie one behind the other in a room becomes chunks by blocks.
+fn pieces(stream: u32, runs: &[Run], room: &[u8]) -> Vec<Piece> {
     let (mut found, mut start) = (Vec::new(), 0);
     for &(mut at, len) in runs {
         let end = start + len;
         while start < end {
-            let offset = usize::try_from(at % LARGEST as u64).unwrap_or_default();
+            let offset = usize::try_from(at % BLOCK).unwrap_or_default();
             let take = (end - start).min(LARGEST - offset);
             let block = room.get(start..start + take).unwrap_or_default();
-            let full = full_runs(block);
-            found.extend(
-                full.map(|(from, to)| (stream, at + from as u64, start + from..start + to)),
-            );
+            found.extend(full_runs(block).map(|(from, to)| Piece {
+                stream,
+                place: start + from..start + to,
+                runs: vec![(at + from as u64, to - from)],
+            }));
             (start, at) = (start + take, at + take as u64);
+        }
+    }
+    found
+}
+
+/// Pieces joined where they are of one leaf and lie one behind the other, as far as a chunk reaches.
+fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut found: Vec<Piece> = Vec::new();
+    for piece in pieces {
+        match found.last_mut().filter(|last| last.goes_on_with(&piece)) {
+            Some(last) => {
+                last.place.end = piece.place.end;
+                last.runs.extend(piece.runs);
+            }
+            None => found.push(piece),
         }
     }
     found

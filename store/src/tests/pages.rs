@@ -188,22 +188,42 @@ fn a_changed_page_costs_a_page_and_nothing_is_read() {
     assert!(snapshot.stored_bytes < 4096 + 2000, "{}", snapshot.stored_bytes);
 }
 
+/// Chunks that were gathered from all over a leaf, and of which a page or two are left.
 #[test]
-fn a_block_that_changes_for_ever_stays_of_few_pieces_and_costs_a_few_times_what_it_is() {
+fn memory_that_changes_for_ever_costs_at_most_twice_what_it_is() {
     let mut world = World::new();
-    for generation in 0..60 {
-        let page = generation * 7 % 16;
-        let new = Part::New(generation + 1, generation % 3 > 0);
-        world.write(&[(page, Part::Same), (1, new)]);
+    for generation in 0..90 {
+        let scattered = |nth: u64| {
+            let new = Part::New(generation * 9 + nth + 1, !(generation + nth).is_multiple_of(4));
+            [(generation * (nth + 5) % 13, Part::Same), (1, new)]
+        };
+        world.write(&(0..6).flat_map(scattered).collect::<Vec<_>>());
         world.look(&[]);
-        let extents = world.reader().extents("space/0").unwrap();
-        assert!(extents.len() <= 5 + 9, "{generation}: {extents:?}");
     }
     world.store.forget("web", &(1..world.seq).collect::<Vec<_>>()).unwrap();
     (0..3).for_each(|_| drop(world.store.prune().unwrap()));
     let left: u64 = packs(&world.store).iter().map(|one| fs::metadata(one).unwrap().len()).sum();
     assert!(left < 2 * PAGES * PAGE, "{left}");
     world.look(&[]);
+}
+
+/// They share a header, a name and what compressing one tells of the next.
+#[test]
+fn scattered_pages_of_a_leaf_are_stored_together() {
+    let world = World::new();
+    let mut writer = begin(&world.store, Some(1)).unwrap();
+    let origin = from(noise(span(&(0..BASE + PAGES * PAGE)).end, 3));
+    for page in (40..60).step_by(2) {
+        let at = BASE + page * PAGE;
+        writer.unchanged("space/0", at - PAGE..at).unwrap();
+        writer.runs("space/0", &[(at, 4096)], &origin).unwrap();
+    }
+    writer.unchanged("space/0", BASE + 59 * PAGE..BASE + PAGES * PAGE).unwrap();
+    writer.commit(meta()).unwrap();
+    let pack = packs(&world.store).pop().unwrap();
+    let chunks = pack::listing(&pack).unwrap();
+    let lengths: Vec<u64> = chunks.iter().map(|(_, one)| one.raw.into()).collect();
+    assert!(lengths.contains(&(10 * PAGE)), "{lengths:?}");
 }
 
 /// The pages of a chunk that are still needed are copied out of a pack that is to go, and no more.
@@ -241,20 +261,18 @@ fn pages_that_were_told_of_are_not_told_of_again() {
 
 /// A thread finds it, for it alone reads of the parent; whoever writes hears what is wrong.
 #[test]
-fn a_block_that_cannot_be_stored_anew_says_that_the_parent_is_damaged() {
-    let mut world = World::new();
+fn pages_that_cannot_be_stored_anew_say_that_the_parent_is_damaged() {
+    let world = World::new();
     let first = packs(&world.store).pop().unwrap();
-    let every_other = |seed| [(1, Part::New(seed, true)), (1, Part::Same)];
-    world.write(&(1..5).flat_map(every_other).collect::<Vec<_>>());
     let mut damaged = fs::read(&first).unwrap();
     damaged[1000] ^= 1; // In the first block.
     fs::write(&first, &damaged).unwrap();
-    let mut writer = begin(&world.store, Some(2)).unwrap();
-    let origin = from(noise(span(&(0..BASE + BLOCK)).end, 3));
-    for page in (8..16).step_by(2) {
-        let at = BASE + page * PAGE;
-        writer.unchanged("space/0", at - if page == 8 { 8 * PAGE } else { PAGE }..at).unwrap();
-        writer.runs("space/0", &[(at, 4096)], &origin).unwrap();
+    let mut writer = begin(&world.store, Some(1)).unwrap();
+    let origin = from(noise(span(&(0..BASE + 2 * BLOCK)).end, 3));
+    for block in [BASE, BASE + BLOCK] {
+        writer.unchanged("space/0", block..block + PAGE).unwrap();
+        let rest = (block + PAGE, span(&(PAGE..BLOCK)).len());
+        writer.runs("space/0", &[rest], &origin).unwrap();
     }
     let error = writer.seal().unwrap_err();
     assert!(error.is_damage(), "{error}");

@@ -2,15 +2,15 @@
 //!
 //! What becomes of a block is told piece by piece: bytes that are given, runs that are announced, pages
 //! that are as in the parent. When the next block begins, bytes and runs become chunks, and of the
-//! parent's chunks those pages are referred to: nothing is read for them. Blocks that came to be of too
-//! many pieces are stored anew ([`super::worn`]).
+//! parent's chunks those pages are referred to: nothing is read for them. When the next leaf begins, what
+//! has worn away to a few pages is stored anew ([`super::worn`]).
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::chunk::{LARGEST, PAGE};
 use crate::error::{Error, Result};
-use crate::leaf::{BLOCK, Entries, Entry};
-use crate::packer::{Origin, Packer, Run, full_runs};
+use crate::leaf::{BLOCK, Entries, Entry, LEAF};
+use crate::packer::{Cut, Origin, Packer, Run, full_runs};
 use crate::reader::Reader;
 
 const PAGE_BYTES: u64 = PAGE as u64;
@@ -28,15 +28,21 @@ pub(super) struct Open {
     pub(super) id: u32,
     /// As far as it was asked for.
     pub(super) inherited: Option<Arc<Inherited>>,
+    /// The leaf that is being filled, by its number.
+    leaf: u64,
     /// The block that is being filled.
-    pub(super) at: u64,
+    at: u64,
     /// Its bytes that were given, and zeros before them.
-    pub(super) given: Vec<u8>,
+    given: Vec<u8>,
     /// What of it was announced, and who reads that.
-    pub(super) runs: Vec<Run>,
-    pub(super) origin: Option<Origin>,
+    runs: Vec<Run>,
+    origin: Option<Origin>,
     /// What of it is as in the parent.
-    pub(super) kept: Entries,
+    kept: Entries,
+    /// Likewise, of the blocks before it in its leaf.
+    pub(super) kept_of_leaf: Entries,
+    /// Whether something else is in that leaf too.
+    changed: bool,
     /// Up to here it was announced, or is as in the parent: in whole pages.
     told: u64,
 }
@@ -56,11 +62,14 @@ impl Open {
             name: name.to_owned(),
             id,
             inherited: None,
+            leaf: 0,
             at: 0,
             given: Vec::new(),
             runs: Vec::new(),
             origin: None,
             kept: Entries::new(),
+            kept_of_leaf: Entries::new(),
+            changed: false,
             told: 0,
         }
     }
@@ -74,6 +83,7 @@ impl Open {
     ) -> Result<()> {
         while !bytes.is_empty() {
             self.turn_to(at, packer)?;
+            self.changed = true;
             if at < self.told {
                 self.take_back(at, packer)?;
             }
@@ -105,6 +115,7 @@ impl Open {
         for &(mut at, mut len) in runs {
             while len > 0 {
                 self.turn_to(at, packer)?;
+                self.changed = true;
                 let take = len.min(LARGEST - self.offset(at));
                 self.claim(at, at + take as u64)?;
                 match self.runs.last_mut() {
@@ -135,8 +146,7 @@ impl Open {
                 let mut give = |at, bytes: &[u8]| self.give(at, bytes, packer);
                 reader.pieces(block, range.clone(), &mut give)?;
             } else if whole && self.is_fresh() {
-                let id = self.id;
-                packer.entries.extend(block.iter().map(|entry| (id, *entry)));
+                self.kept_of_leaf.extend(block);
                 self.at = at + BLOCK;
             } else {
                 block.iter().try_for_each(|entry| self.keep(entry, range, packer))?;
@@ -226,7 +236,7 @@ impl Open {
     }
 
     /// Puts bytes in their place among those that were given.
-    pub(super) fn gather(&mut self, offset: usize, bytes: &[u8]) {
+    fn gather(&mut self, offset: usize, bytes: &[u8]) {
         if self.given.len() < offset {
             self.given.resize(offset, 0);
         }
@@ -246,25 +256,37 @@ impl Open {
             self.close(packer)?;
             self.at = block;
         }
+        if block / LEAF != self.leaf {
+            self.close_leaf(packer)?;
+            self.leaf = block / LEAF;
+        }
         Ok(())
     }
 
     fn close(&mut self, packer: &mut Packer) -> Result<()> {
-        self.renew_if_worn(packer)?;
         let mut given = std::mem::take(&mut self.given);
         self.cut(self.at, &given, packer)?;
         given.clear();
         self.given = given;
         self.hand_over(packer)?;
+        self.kept_of_leaf.append(&mut self.kept);
+        Ok(())
+    }
+
+    fn close_leaf(&mut self, packer: &mut Packer) -> Result<()> {
+        if std::mem::take(&mut self.changed) {
+            self.renew_worn(packer)?;
+        }
         let id = self.id;
-        packer.entries.extend(self.kept.drain(..).map(|entry| (id, entry)));
+        packer.entries.extend(self.kept_of_leaf.drain(..).map(|entry| (id, entry)));
         Ok(())
     }
 
     /// Lets threads read what was announced.
     pub(super) fn hand_over(&mut self, packer: &mut Packer) -> Result<()> {
         let Some(origin) = &self.origin else { return Ok(()) };
-        self.runs.drain(..).try_for_each(|run| packer.announce(self.id, run, origin))
+        let cut = if self.kept.is_empty() { Cut::Blocks } else { Cut::Scattered };
+        self.runs.drain(..).try_for_each(|run| packer.announce((self.id, cut), run, origin))
     }
 
     /// Cuts bytes into runs without zero pages.
