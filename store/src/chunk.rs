@@ -59,6 +59,8 @@ const _: () = assert!(LARGEST / PAGE <= Mask::BITS as usize);
 pub(crate) struct Compressor {
     /// Pages that are compressed, one behind the other.
     pages: Vec<u8>,
+    /// How many bytes LZ4 has made: the measure of how long it took.
+    made: usize,
 }
 
 impl Compressor {
@@ -66,7 +68,7 @@ impl Compressor {
     pub(crate) fn compress(&mut self, bytes: &[u8], room: &mut [u8]) -> Option<(Codec, usize)> {
         let pays = |(codec, len)| (len < bytes.len() - bytes.len() / 8).then_some((codec, len));
         if bytes.len() > LARGEST {
-            return pays((Codec::Lz4, lz4(bytes, room)?));
+            return pays((Codec::Lz4, self.whole(bytes, room)?));
         }
         let mut mask: Mask = 0;
         for (page, bytes) in bytes.chunks(PAGE).enumerate() {
@@ -74,9 +76,20 @@ impl Compressor {
         }
         match bytes.len().div_ceil(PAGE) - mask.count_ones() as usize {
             0 => None,
-            _ if mask == 0 => pays((Codec::Lz4, lz4(bytes, room)?)),
+            _ if mask == 0 => pays((Codec::Lz4, self.whole(bytes, room)?)),
             _ => pays((Codec::Pages, self.pages(bytes, mask, room)?)),
         }
+    }
+
+    /// How many compressed bytes have come out of it so far, kept or not.
+    pub(crate) fn made(&self) -> usize {
+        self.made
+    }
+
+    fn whole(&mut self, bytes: &[u8], room: &mut [u8]) -> Option<usize> {
+        let len = lz4(bytes, room)?;
+        self.made += len;
+        Some(len)
     }
 
     fn pages(&mut self, bytes: &[u8], mask: Mask, room: &mut [u8]) -> Option<usize> {
@@ -85,6 +98,7 @@ impl Compressor {
         let (head, body) = room.split_first_chunk_mut()?;
         *head = mask.to_le_bytes();
         let mut end = lz4(&self.pages, body)?;
+        self.made += end;
         for page in of_mask(bytes, mask, true) {
             body.get_mut(end..end + page.len())?.copy_from_slice(page);
             end += page.len();
@@ -175,7 +189,9 @@ mod tests {
 
     fn there_and_back(bytes: &[u8]) -> (Option<Codec>, usize) {
         let mut room = vec![0; room_for(bytes.len())];
-        let packed = Compressor::default().compress(bytes, &mut room);
+        let mut compressor = Compressor::default();
+        let packed = compressor.compress(bytes, &mut room);
+        assert!(packed.is_none_or(|(_, len)| (1..=len).contains(&compressor.made())));
         let (codec, len) = packed.unwrap_or((Codec::Raw, bytes.len()));
         let stored = if codec == Codec::Raw { bytes } else { &room[..len] };
         let mut found = vec![1; bytes.len()];

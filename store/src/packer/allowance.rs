@@ -31,7 +31,7 @@ impl Allowance {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts a chunk: what there was of it, and how much of that came out compressed.
+    /// Counts a chunk: what there was of it, and how many bytes LZ4 made of that.
     pub(super) fn count(&self, raw: usize, compressed: usize) {
         let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.0.fetch_add(signed(raw) / OF - signed(compressed), Ordering::Relaxed);

@@ -36,7 +36,7 @@ impl Outlet {
         let too_long = || Error::Misuse { what: "a chunk is too long".into() };
         let place = self.room.get_mut(self.start + self.used..).unwrap_or_default();
         let (head, body) = place.split_first_chunk_mut::<HEADER>().ok_or_else(too_long)?;
-        let may = shared.allowance.is_left();
+        let (may, before) = (shared.allowance.is_left(), self.compressor.made());
         let smaller = if may { self.compressor.compress(bytes, body) } else { None };
         let (codec, len) = if let Some(smaller) = smaller {
             smaller
@@ -44,7 +44,7 @@ impl Outlet {
             body.get_mut(..bytes.len()).ok_or_else(too_long)?.copy_from_slice(bytes);
             (Codec::Raw, bytes.len())
         };
-        shared.allowance.count(bytes.len(), if codec == Codec::Raw { 0 } else { len });
+        shared.allowance.count(bytes.len(), self.compressor.made() - before);
         let [raw, stored] = [bytes.len(), len].map(u32::try_from);
         let (Ok(raw), Ok(stored)) = (raw, stored) else { return Err(too_long()) };
         *head = pack::header(&name, codec, raw, body.get(..len).unwrap_or_default())?;
