@@ -6,6 +6,7 @@
 //! `CLONE_FS`) is read of the first process that has it.
 //!
 //! Who holds memory while it is written is decided by [`crate::memory::capture`].
+mod many;
 mod namespaces;
 mod surroundings;
 mod system_v;
@@ -39,17 +40,10 @@ use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
 use crate::sys::urgency::Urgent;
-use crate::tracee::{Member, Tree, other_threads};
+use crate::tracee::{Member, Tree};
 
 /// `include/uapi/linux/wait.h` has no name for it: `WCOREDUMP` of wait(2).
 const WCOREFLAG: i32 = 0x80;
-
-/// From so many threads on, beside the leaders, looking at all at once is worth preparing it.
-const MANY_THREADS: usize = 48;
-
-fn is_census_worth(roots: &[Pid]) -> bool {
-    other_threads(roots, MANY_THREADS) >= MANY_THREADS
-}
 
 /// A tree that stands still, and since when.
 #[derive(Debug)]
@@ -60,6 +54,7 @@ pub(crate) struct Standing {
     copy: Copy,
     trackers: Vec<Tracker>,
     census: Option<Census>,
+    _room: Option<many::Room>,
     /// Until all that must be done in the pause is done.
     urgent: Option<Urgent>,
 }
@@ -72,17 +67,18 @@ impl Standing {
     ) -> Result<Self> {
         let account = account::may_checkpoint();
         let machine = surroundings::machine()?; // Slow to read, and the same at any time.
-        let census = if is_census_worth(&roots()?) { Census::prepare() } else { None };
+        let (census, room) = many::expect(&roots()?);
         let urgent = Urgent::begin();
         let tree = Tree::freeze_all(roots, deadline)?;
         account?; // Whoever may not even stop it is told of that one.
-        Ok(Self { census, urgent, ..Self::of(tree, machine) })
+        Ok(Self { census, _room: room, urgent, ..Self::of(tree, machine) })
     }
 
     fn of(tree: Tree, machine: Machine) -> Self {
         let since = tree.since();
         let (copy, trackers) = (Copy::default(), Vec::new());
-        Self { tree: Some(tree), machine, since, copy, trackers, census: None, urgent: None }
+        let (census, urgent) = (None, None);
+        Self { tree: Some(tree), machine, since, copy, trackers, census, _room: None, urgent }
     }
 
     /// A tree that was just restored, and is held.

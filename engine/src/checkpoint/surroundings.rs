@@ -6,9 +6,9 @@ use std::path::Path;
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
+use crate::error::{Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Clocks, Inventory, Machine, Note, Pid};
-use crate::plan::{Host, plan};
+use crate::plan::{Host, obstacles};
 
 /// What this machine has. `/proc/cpuinfo` may take milliseconds: not to be asked in a pause.
 pub(super) fn machine() -> Result<Machine> {
@@ -79,11 +79,7 @@ pub(super) fn not_to_be_brought_back(inventory: &Inventory) -> Result<Vec<Obstac
         lives.then(|| (number, format!("process {number}")))
     };
     let taken: BTreeMap<_, _> = numbers.filter(foreign).filter_map(stranger).collect();
-    match plan(inventory, &Host { taken, session: 0 }) {
-        Ok(_) => Ok(Vec::new()),
-        Err(Error::Refused(obstacles)) => Ok(obstacles),
-        Err(error) => Err(error),
-    }
+    obstacles(inventory, &Host { taken, session: 0 })
 }
 
 #[cfg(test)]
