@@ -39,6 +39,7 @@ use crate::procfs::smaps::Area;
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
 use crate::session::{Drain, Options, Tracer};
+use crate::sys::processor::expect_somebody_bound;
 use crate::sys::urgency::Urgent;
 use crate::tracee::{Member, Tree};
 
@@ -69,6 +70,7 @@ impl Standing {
         let machine = surroundings::machine()?; // Slow to read, and the same at any time.
         let (census, room) = many::expect(&roots()?);
         let urgent = Urgent::begin();
+        expect_somebody_bound();
         let tree = Tree::freeze_all(roots, deadline)?;
         account?; // Whoever may not even stop it is told of that one.
         Ok(Self { census, _room: room, urgent, ..Self::of(tree, machine) })

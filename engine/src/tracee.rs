@@ -270,6 +270,11 @@ impl Tree {
         self.tasks.iter().find_map(|(tid, task)| dead(tid).then_some(task.pid))
     }
 
+    /// The status file of a process that stands.
+    pub(crate) fn status(&mut self, pid: Pid) -> Result<String> {
+        Ok(self.site(pid)?.status.text().to_owned())
+    }
+
     /// Has a thread unmap what is not its program's.
     pub(crate) fn unmap(&mut self, tid: Tid, area: u64, bytes: u64) -> Result<()> {
         let pid = self.process_of(tid)?;

@@ -2,12 +2,12 @@
 use nix::libc::{self, SYS_brk};
 
 use super::unasked::{Roll, Unasked};
-use crate::attribute::{self, Fact, Owner, Seen, States};
-use crate::error::{Error, Obstacle, Result, kernel_io};
+use crate::attribute::{self, Asked, Fact, Owner, Seen, States};
+use crate::error::{Obstacle, Result, kernel_io};
 use crate::inventory::{Note, Pid, Tid};
 use crate::procfs::{self, Fields};
 use crate::remote::{Arg, Batch, Caller, Reply};
-use crate::tracee::{Loan, Member, Tree};
+use crate::tracee::{Member, Tree};
 
 /// What was asked inside a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(crate) fn attributes(
 fn are_together(threads: &[Tid], roll: &Roll) -> bool {
     let groups = |tid: &Tid| roll.get(tid).map(|row| row.fact(Fact::ControlGroups));
     let first = threads.first().and_then(groups);
-    first.is_some() && threads.iter().all(|tid| groups(tid) == first)
+    threads.len() == 1 || first.is_some() && threads.iter().all(|tid| groups(tid) == first)
 }
 
 /// Those of a thread that is lent out, and of its process, if it is the leader. `None`: it must not be.
@@ -71,34 +71,50 @@ fn asked(
     all: &mut OfProcess,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<Option<States>> {
-    let (pid, tid) = (owner.pid(), owner.tid());
-    let text = procfs::text(format!("/proc/{pid}/task/{tid}/status"));
-    let text = text.map_err(kernel_io("read"))?;
+    let text = status(tree, owner)?;
     if attribute::is_confined(owner, &text, obstacles)? {
         return Ok(None);
     }
-    let leads = tid.0 == pid.0;
+    let pid = owner.pid();
+    let leads = owner.tid().0 == pid.0;
+    let mut batch = Batch::default();
+    let process = Owner::Process(pid);
+    let of_process = leads.then(|| attribute::ask(process, &mut batch)).transpose()?;
+    let of_thread = attribute::ask(owner, &mut batch)?;
+    let rest = batch.0.len();
     let children = if leads { children(tree, pid) } else { Vec::new() };
-    let mut loan = tree.borrow(tid)?;
-    let mut collect = |owner, loan: &mut Loan<'_>| {
+    batch.call("brk", SYS_brk, [0.into()]);
+    ask_for_news(&children, &mut batch);
+    let mut loan = tree.borrow(owner.tid())?;
+    let replies = loan.perform(&batch)?;
+    let mut answer = |asked: Asked, owner| {
         let mut status = Fields::parse(&text);
         let mut seen = Seen { owner, status: &mut status, quiet: false, together, obstacles };
-        attribute::collect(loan, &mut seen)
+        asked.answer(&replies, &mut seen)
     };
-    if leads {
-        let process = Owner::Process(pid);
-        all.add(process, collect(process, &mut loan)?.states);
+    if let Some(of_process) = of_process {
+        all.add(process, answer(of_process, process)?.states);
     }
-    let collected = collect(owner, &mut loan)?;
-    if leads {
+    let collected = answer(of_thread, owner)?;
+    if let Some((brk, others)) = replies.get(rest..).and_then(<[_]>::split_first).filter(|_| leads)
+    {
         all.notes.extend(collected.unknown.into_iter().map(|key| unknown(pid, &key)));
-        all.brk = brk(&mut loan)?;
+        all.brk = brk.value()?.cast_unsigned();
+        all.news = news(&children, others);
         let (name, state) = attribute::look(all.brk, &mut loan)?;
-        all.states.push(((Owner::Process(pid), name), state));
-        all.news = news(&mut loan, &children)?;
+        all.states.push(((process, name), state));
     }
     loan.finish()?;
     Ok(Some(collected.states))
+}
+
+/// The status file of a thread; that of a leader is its process's, which calls in it need as well.
+fn status(tree: &mut Tree, owner: Owner) -> Result<String> {
+    let (pid, tid) = (owner.pid(), owner.tid());
+    if tid.0 == pid.0 {
+        return tree.status(pid);
+    }
+    procfs::text(format!("/proc/{pid}/task/{tid}/status")).map_err(kernel_io("read"))
 }
 
 impl OfProcess {
@@ -121,14 +137,15 @@ fn unknown(pid: Pid, key: &str) -> Note {
 }
 
 /// Asks a process what its children have done, without taking that from it.
-fn news(inside: &mut dyn Caller, children: &[Pid]) -> Result<Vec<(Pid, News)>> {
-    let mut batch = Batch::default();
+fn ask_for_news(children: &[Pid], batch: &mut Batch) {
     let how = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
     for child in children {
         let args = [libc::P_PID.into(), child.0.into(), Arg::Out(128), how.into(), 0.into()];
         batch.call("waitid", libc::SYS_waitid, args);
     }
-    let replies = inside.perform(&batch)?;
+}
+
+fn news(children: &[Pid], replies: &[Reply]) -> Vec<(Pid, News)> {
     // `si_code` of the `siginfo_t`; zero if there are none.
     let code = |reply: &Reply| {
         let bytes = reply.out.get(8..)?.first_chunk()?;
@@ -138,14 +155,6 @@ fn news(inside: &mut dyn Caller, children: &[Pid]) -> Result<Vec<(Pid, News)>> {
             _ => Some(News::Stopped),
         }
     };
-    let told = children.iter().zip(&replies);
-    Ok(told.filter_map(|(child, reply)| Some((*child, code(reply)?))).collect())
-}
-
-fn brk(inside: &mut dyn Caller) -> Result<u64> {
-    let mut batch = Batch::default();
-    batch.call("brk", SYS_brk, [0.into()]);
-    let replies = inside.perform(&batch)?;
-    let reply = replies.first().ok_or(Error::Kernel("brk", nix::errno::Errno::ENODATA))?;
-    reply.value().map(i64::cast_unsigned)
+    let told = children.iter().zip(replies);
+    told.filter_map(|(child, reply)| Some((*child, code(reply)?))).collect()
 }

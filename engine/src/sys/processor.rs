@@ -28,6 +28,25 @@ struct Bound {
     watched: bool,
 }
 
+impl Bound {
+    /// Has somebody watch.
+    fn see_to_it(&mut self) -> Result<()> {
+        if !self.watched {
+            let watcher = std::thread::Builder::new().name("processors".into());
+            watcher.spawn(watch).map_err(|_| Errno::EAGAIN)?;
+            self.watched = true;
+        }
+        Ok(())
+    }
+}
+
+/// Soon somebody will be bound: the watcher is started now rather than in a pause. It runs on for a while.
+pub(crate) fn expect_somebody_bound() {
+    if let Err(errno) = bound().see_to_it() {
+        tracing::debug!(%errno, "cannot start a thread to watch who is bound");
+    }
+}
+
 static BOUND: Mutex<Bound> =
     Mutex::new(Bound { threads: BTreeMap::new(), times: 0, watched: false });
 
@@ -48,11 +67,7 @@ impl Pin {
         let before = sched_getaffinity(Pid::from_raw(0))?;
         let one = only(processor)?;
         let mut bound = bound();
-        if !bound.watched {
-            let watcher = std::thread::Builder::new().name("processors".into());
-            watcher.spawn(watch).map_err(|_| Errno::EAGAIN)?;
-            bound.watched = true;
-        }
+        bound.see_to_it()?;
         bound.times += 1;
         let times = bound.times;
         bound.threads.insert(gettid(), (times, before));

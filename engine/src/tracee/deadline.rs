@@ -92,12 +92,13 @@ pub(super) struct Stubs {
 
 impl Stubs {
     pub(super) fn of(site: &Site) -> std::io::Result<Self> {
-        let mut places = Vec::new();
-        for address in site.stubs() {
-            let mut bytes = [0; stub::BYTES];
-            site.memory.read_exact_at(&mut bytes, address)?;
-            places.push((address, Stub::decode(&bytes)));
+        let addresses: Vec<_> = site.stubs().collect();
+        let mut bytes = vec![0; addresses.len() * stub::BYTES];
+        if let Some(first) = addresses.first() {
+            site.memory.read_exact_at(&mut bytes, *first)?;
         }
+        let stubs = bytes.chunks(stub::BYTES).map(Stub::decode);
+        let places = addresses.into_iter().zip(stubs).collect();
         Ok(Self { places, used: BTreeSet::new(), full: false })
     }
 

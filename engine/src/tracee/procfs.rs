@@ -118,6 +118,11 @@ impl Status {
         Self(text(format!("/proc/{tid}/status")).unwrap_or_default())
     }
 
+    /// All of it.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
     fn value(&self, key: &str) -> Option<&str> {
         let mut lines = self.0.lines().filter_map(|line| line.split_once(':'));
         lines.find(|(found, _)| *found == key).map(|(_, value)| value.trim())

@@ -25,7 +25,7 @@ pub(super) struct Site {
     /// Where the cave goes.
     pub(super) cave: u64,
     maps: Vec<Mapped>,
-    status: Status,
+    pub(super) status: Status,
 }
 
 impl Site {

@@ -22,6 +22,12 @@ pub(super) struct Walkout {
 }
 
 impl Walkout {
+    /// Looks up what will be needed of a process, before it is stopped. If it executes another program until
+    /// then, nobody is in an old cave of that.
+    pub(super) fn prepare(&mut self, pid: Pid) {
+        self.vdso.entry(pid).or_insert_with(|| vdso(pid));
+    }
+
     /// The process has another program now.
     pub(super) fn forget(&mut self, pid: Pid) {
         self.vdso.remove(&pid);

@@ -62,6 +62,7 @@ impl Freezer {
         // Of all before the first: attaching wakes them.
         let sleeps: Vec<_> =
             new.iter().map(|tid| self.clocks.asleep(*tid, may_wait_or_receive)).collect();
+        self.walkout.prepare(pid);
         self.since.get_or_insert_with(monotonic);
         for (tid, asleep) in new.into_iter().zip(sleeps) {
             news |= self.attach(pid, tid, threads.len() == 1, asleep)?;
