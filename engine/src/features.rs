@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use crate::census::Census;
 use crate::inventory::Pid;
 use crate::sys::kcmp::{self, Shared};
 use crate::sys::pagemap::{self, PRESENT, Region, Which};
@@ -80,6 +81,12 @@ pub const FEATURES: &[Feature] = &[
         kernel_at_least(6, 7) && std::path::Path::new("/dev/userfaultfd").exists()
             || kernel_at_least(6, 7) && std::path::Path::new(UNPRIVILEGED).exists()
     }),
+    liked(
+        "task-iterator",
+        "short pauses of programs with many threads",
+        "run snapd with all capabilities, on a kernel with CONFIG_DEBUG_INFO_BTF",
+        || Census::prepare().is_some(),
+    ),
     liked("timer-ids", "restoring POSIX timers at once", "use a kernel since 6.15", || {
         kernel_at_least(6, 15)
     }),
