@@ -117,6 +117,9 @@ struct Shared {
     allowance: Allowance,
     /// Rooms to be used again.
     spent: Mutex<Vec<Vec<u8>>>,
+    /// Held while something is written through the page cache: the kernel lets one at a time write to a
+    /// file, and has the others spin.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -138,9 +141,10 @@ impl Packer {
     /// What is in `index` is not stored again.
     pub(crate) fn new(store: &Store, index: Index) -> Self {
         let state = State { new: Names::default(), pack: None, looked_at: 0, failed: None };
-        let (state, spent) = (Mutex::new(state), Mutex::default());
+        let (state, spent, turn) = (Mutex::new(state), Mutex::default(), Mutex::default());
         let allowance = Allowance::default();
-        let shared = Arc::new(Shared { store: store.clone(), index, state, allowance, spent });
+        let shared =
+            Arc::new(Shared { store: store.clone(), index, state, allowance, spent, turn });
         Self {
             shared,
             room: Vec::new(),

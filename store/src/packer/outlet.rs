@@ -2,6 +2,8 @@
 //!
 //! Each thread has an outlet of its own and compresses right into it, so that bytes are moved once on
 //! their way from a program's memory to the disk.
+use std::sync::PoisonError;
+
 use super::Shared;
 use crate::chunk::{self, Codec, Compressor, Name};
 use crate::error::{Error, Result};
@@ -74,7 +76,9 @@ impl Outlet {
             return medium.write_past_cache((direct, &extent.file), &extent.path, bytes, extent.at);
         }
         let bytes = self.room.get(self.start..end).unwrap_or_default();
+        let turn = shared.turn.lock().unwrap_or_else(PoisonError::into_inner);
         medium.write_at(&extent.file, &extent.path, &[bytes], extent.at)?;
+        drop(turn);
         Medium::hurry(&extent.file, extent.at, len);
         Ok(())
     }
