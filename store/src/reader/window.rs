@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Reader;
-use crate::chunk::{self, Name};
+use crate::chunk::{self, Codec, Name};
 use crate::error::Result;
-use crate::index::Index;
+use crate::index::{Index, Stored};
 use crate::leaf::{Entry, LEAF, Pages};
 use crate::pack::{HEADER, Location};
 
@@ -144,24 +144,33 @@ impl Window {
         stored: &[u8],
     ) -> Result<()> {
         let Some(Wanted { name, location, place, .. }) = parts.first() else { return Ok(()) };
-        let sound = index.check(name, location, stored);
-        if let (Ok(found), [Wanted { pages: None, .. }]) = (&sound, parts) {
+        let sound = index.check(name, location, stored).ok();
+        if let (Some(found), [Wanted { pages: None, .. }]) = (&sound, parts) {
             let into = self.bytes.get_mut(place.clone()).unwrap_or_default();
             if chunk::unpack(found.codec, found.bytes, into).is_some() {
                 return Ok(());
             }
         }
-        self.chunk.clear();
-        self.chunk.resize(location.raw as usize, 0);
-        let done =
-            sound.ok().and_then(|found| chunk::unpack(found.codec, found.bytes, &mut self.chunk));
-        if done.is_none() {
+        let raw = location.raw as usize;
+        self.chunk.resize(self.chunk.len().max(raw), 0);
+        let room = self.chunk.get_mut(..raw).unwrap_or_default();
+        let bytes = match sound {
+            Some(Stored { codec: Codec::Raw, bytes }) => {
+                Some(bytes).filter(|bytes| bytes.len() == raw)
+            }
+            Some(found) => chunk::unpack(found.codec, found.bytes, room).map(|()| &*room),
+            None => None,
+        };
+        let bytes = if let Some(bytes) = bytes {
+            bytes
+        } else {
             // Damage: it may be whole elsewhere.
             self.chunk.clear();
             reader.chunk(name, &mut Vec::new(), &mut self.chunk)?;
-        }
+            self.chunk.as_slice()
+        };
         for Wanted { pages, place, .. } in parts {
-            let part = pages.map_or(Some(self.chunk.as_slice()), |pages| pages.of(&self.chunk));
+            let part = pages.map_or(Some(bytes), |pages| pages.of(bytes));
             let into = self.bytes.get_mut(place.clone()).unwrap_or_default();
             let part = part.filter(|part| part.len() == into.len());
             into.copy_from_slice(part.ok_or_else(|| reader.too_much())?);

