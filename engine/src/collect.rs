@@ -6,6 +6,7 @@
 //!
 //! Objects are collected when all their open files are known. Collecting one can turn up more open
 //! files (descriptors in flight): then there is another round.
+pub(crate) mod apart;
 mod attributes;
 pub(crate) mod familiar;
 mod objects;

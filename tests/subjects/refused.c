@@ -38,6 +38,15 @@ static void on_sigsys(int signal) {
     confined++;
 }
 
+static _Atomic int apart;
+
+static void *sleep_apart(void *nothing) {
+    MUST(unshare(CLONE_FILES) == 0);
+    apart++;
+    for (;;) pause();
+    return nothing;
+}
+
 static void child_of_a_namespace(void) {
     MUST(unshare(CLONE_NEWPID) == 0);
     if (fork() == 0) {
@@ -55,6 +64,10 @@ int main(int argc, char **argv) {
         pthread_t thread;
         MUST(pthread_create(&thread, NULL, sleep_confined, NULL) == 0);
         while (!confined) sleep_ms(1);
+    } else if (!strcmp(what, "apart")) {
+        pthread_t thread;
+        MUST(pthread_create(&thread, NULL, sleep_apart, NULL) == 0);
+        while (!apart) sleep_ms(1);
     } else if (!strcmp(what, "namespace")) {
         child_of_a_namespace();
     } else if (!strcmp(what, "empty_namespace")) {

@@ -90,6 +90,9 @@ trial!(a_pid_namespace_without_any, 60, |lab| cannot_be_saved(
     "empty_namespace",
     "namespace:other"
 ));
+trial!(
+    /// Of a process only the first thread's descriptors were saved, and all threads got those.
+    a_thread_with_its_own_descriptors, 60, |lab| cannot_be_saved(lab, "apart", "thread:apart"));
 trial!(emulated_system_calls, 60, |lab| cannot_be_saved(lab, "dispatch", "remote:dispatched"));
 trial!(segments, 60, |lab| cannot_be_saved(lab, "segments", "segments:in-use"));
 trial!(a_watched_directory, 60, |lab| cannot_be_saved(lab, "watch", "open_file:watched"));

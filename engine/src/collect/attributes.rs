@@ -1,6 +1,7 @@
 //! All attributes of a process and its threads: one loan, and one batch, for each thread that is asked.
 use nix::libc::{self, SYS_brk};
 
+use super::apart;
 use super::unasked::{Roll, Unasked};
 use crate::attribute::{self, Asked, Fact, Owner, Seen, States};
 use crate::error::{Obstacle, Result, kernel_io};
@@ -42,10 +43,12 @@ pub(crate) fn attributes(
 ) -> Result<OfProcess> {
     let mut all = OfProcess::default();
     let together = are_together(threads, &unasked.roll);
+    let mut doubtful = Vec::new();
     for tid in threads {
         if unasked.take((pid, *tid)) {
             continue;
         }
+        doubtful.extend((tid.0 != pid.0).then_some(*tid));
         let owner = Owner::Thread(pid, *tid);
         if let Some(states) = asked(tree, (owner, together), &mut all, obstacles)? {
             if tid.0 == pid.0 {
@@ -54,6 +57,7 @@ pub(crate) fn attributes(
             all.add(owner, states);
         }
     }
+    apart::check(pid, &doubtful, obstacles)?;
     Ok(all)
 }
 
