@@ -29,7 +29,8 @@ impl Peculiarity {
 
     /// `None`: the kernel or the machine does not know that.
     pub(crate) fn begin(self) -> Option<Peculiar> {
-        self.set(true).then_some(Peculiar(self))
+        // Not `then_some`: what it would drop would have us become ordinary, and complain.
+        self.set(true).then(|| Peculiar(self))
     }
 
     fn set(self, on: bool) -> bool {
