@@ -191,10 +191,7 @@ impl<'a> Collector<'a> {
     /// people.
     pub(crate) fn opened(&mut self, pid: Pid, fd: OwnedFd, name: &str) -> Result<OpenFileId> {
         let link = link_of(&fd)?;
-        let number = fd.as_raw_fd();
-        let stat = fstat(&fd).map_err(kernel("fstat"))?;
-        let info = procfs::text(format!("/proc/self/fdinfo/{number}"));
-        let info = info.map_err(kernel_io("read"))?;
+        let (stat, info) = (fstat(&fd).map_err(kernel("fstat"))?, info_of(&fd)?);
         let flags = Fields::parse(&info).take_number("flags", 8).unwrap_or(0);
         let inode = (stat.st_dev, stat.st_ino);
         let key = (inode.0, inode.1, flags, link);
@@ -244,6 +241,11 @@ fn numbers(pid: Pid) -> Result<Vec<RawFd>> {
     let mut numbers = listed.map(number).collect::<Result<Vec<RawFd>>>()?;
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// The fdinfo of one of ours.
+fn info_of(fd: &OwnedFd) -> Result<String> {
+    procfs::text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).map_err(kernel_io("read"))
 }
 
 fn link_of(fd: &OwnedFd) -> Result<String> {

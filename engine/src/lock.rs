@@ -7,7 +7,13 @@
 use nix::libc::{F_OFD_SETLK, F_RDLCK, F_SETLK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, SEEK_SET};
 use nix::libc::{SYS_fcntl, SYS_flock};
 
+use crate::procfs::Fields;
 use crate::remote::{Arg, Batch, RemoteFd};
+
+/// Whether fdinfo tells of a lease: to open the file once more would have it broken, or wait for that.
+pub(crate) fn is_leased(info: &str) -> bool {
+    Fields::parse(info).take_all("lock").iter().any(|lock| lock.contains("LEASE"))
+}
 
 /// Whose lock it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]

@@ -191,13 +191,7 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let owner = Owner::Process(crate::inventory::Pid(pid));
         let (mut status, mut obstacles) = (crate::procfs::Fields::parse(""), Vec::new());
-        let mut seen = Seen {
-            owner,
-            status: &mut status,
-            quiet: false,
-            together: false,
-            obstacles: &mut obstacles,
-        };
+        let mut seen = Seen::new(owner, &mut status, &mut obstacles);
         assert_eq!(ControlGroups::answer(&mut seen, &[]).unwrap(), State::default());
         assert_eq!(obstacles, []);
     }

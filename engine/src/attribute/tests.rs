@@ -18,13 +18,7 @@ fn of_ourselves(owner: Owner) -> Vec<(&'static Entry, Vec<u8>)> {
         let mut batch = Batch::default();
         (entry.ask)(owner, &mut batch).unwrap();
         let replies = Here.perform(&batch).unwrap();
-        let mut seen = Seen {
-            owner,
-            status: &mut status,
-            quiet: false,
-            together: false,
-            obstacles: &mut obstacles,
-        };
+        let mut seen = Seen::new(owner, &mut status, &mut obstacles);
         found.push((entry, (entry.answer)(&mut seen, &replies).unwrap()));
     }
     found

@@ -1,9 +1,8 @@
 //! A process in namespaces other than ours is refused: its numbers, mounts, addresses and users
 //! mean something else than what we read. Kernel: namespaces(7), `/proc/PID/ns`.
-use std::fs;
-
 use crate::error::{Cause, Obstacle, Result, kernel_io};
 use crate::inventory::Pid;
+use crate::procfs::namespace;
 
 const OTHER: Cause = Cause {
     code: "namespace:other",
@@ -28,8 +27,8 @@ pub(super) fn check(pid: Pid, obstacles: &mut Vec<Obstacle>) -> Result<()> {
     for name in NAMES {
         // Ours for children may be one that we have only prepared.
         let ours = name.trim_end_matches("_for_children");
-        let (theirs, ours) = (read(&format!("/proc/{pid}/ns/{name}"))?, read(&own(ours))?);
-        if theirs != ours {
+        let of = |whose: &str, name| namespace(whose, name).map_err(kernel_io("readlink"));
+        if of(&pid.to_string(), name)? != of("self", ours)? {
             obstacles.push(Obstacle {
                 pid: Some(pid),
                 object: format!("namespace {name}"),
@@ -38,20 +37,6 @@ pub(super) fn check(pid: Pid, obstacles: &mut Vec<Obstacle>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn own(name: &str) -> String {
-    format!("/proc/self/ns/{name}")
-}
-
-/// `None` on a kernel built without it, and for the children of who made a PID namespace, before the
-/// first is born.
-fn read(path: &str) -> Result<Option<std::path::PathBuf>> {
-    match fs::read_link(path) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(kernel_io("readlink")(error)),
-    }
 }
 
 #[cfg(test)]

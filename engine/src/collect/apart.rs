@@ -2,8 +2,9 @@
 //! own (`unshare(2)`, `setns(2)`). What is read of a process is its first thread's: so they are refused.
 use std::path::PathBuf;
 
-use crate::error::{Cause, Obstacle, Result, kernel};
+use crate::error::{Cause, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::{Pid, Tid};
+use crate::procfs::namespace;
 use crate::sys::kcmp::{self, Shared};
 
 pub(crate) const APART: Cause = Cause {
@@ -22,7 +23,7 @@ pub(super) fn check(pid: Pid, threads: &[Tid], obstacles: &mut Vec<Obstacle>) ->
     if threads.is_empty() {
         return Ok(());
     }
-    let own = namespaces(pid, Tid(pid.0));
+    let own = namespaces(pid, Tid(pid.0))?;
     for tid in threads {
         let mut apart = |what: &str| {
             let object = format!("the {what} of thread {tid}");
@@ -33,7 +34,7 @@ pub(super) fn check(pid: Pid, threads: &[Tid], obstacles: &mut Vec<Obstacle>) ->
                 apart(name);
             }
         }
-        for (name, (one, other)) in NAMESPACES.iter().zip(own.iter().zip(namespaces(pid, *tid))) {
+        for (name, (one, other)) in NAMESPACES.iter().zip(own.iter().zip(namespaces(pid, *tid)?)) {
             if *one != other {
                 apart(&format!("{name} namespace"));
             }
@@ -42,10 +43,10 @@ pub(super) fn check(pid: Pid, threads: &[Tid], obstacles: &mut Vec<Obstacle>) ->
     Ok(())
 }
 
-/// `None` on a kernel built without one.
-fn namespaces(pid: Pid, tid: Tid) -> Vec<Option<PathBuf>> {
-    let link = |name| std::fs::read_link(format!("/proc/{pid}/task/{tid}/ns/{name}")).ok();
-    NAMESPACES.into_iter().map(link).collect()
+fn namespaces(pid: Pid, tid: Tid) -> Result<Vec<Option<PathBuf>>> {
+    let whose = format!("{pid}/task/{tid}");
+    let all = NAMESPACES.into_iter().map(|name| namespace(&whose, name));
+    all.collect::<Result<_, _>>().map_err(kernel_io("readlink"))
 }
 
 #[cfg(test)]

@@ -15,10 +15,11 @@ use nix::libc::{S_IFMT, S_IFREG};
 use nix::sys::stat::{FileStat, fstat, lstat};
 
 use super::registry::Found;
-use super::{Collected, Collector, Opened, numbers, objects};
-use crate::error::{Result, kernel, kernel_io};
+use super::{Collected, Collector, Opened, info_of, numbers, objects};
+use crate::error::{Result, kernel};
 use crate::external::External;
 use crate::inventory::{ObjectId, ObjectRecord, OpenFileId, Pid};
+use crate::lock::is_leased;
 use crate::memory::collect::file;
 use crate::object::{Evidence, named_regular_file};
 use crate::open_file::OpenFile;
@@ -157,10 +158,9 @@ impl Seen {
                 continue;
             }
             let inode = (stat.st_dev, stat.st_ino);
-            let info = procfs::text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
-            let info = info.map_err(kernel_io("read"))?;
-            if info.contains("LEASE") {
-                continue; // To open the file again would have it broken.
+            let info = info_of(&fd)?;
+            if is_leased(&info) {
+                continue;
             }
             let (fd, name) = (Rc::new(fd), format!("fd {number}"));
             let found = Found { fd, holder: pid, name, info, familiar: None };

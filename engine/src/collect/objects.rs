@@ -8,13 +8,13 @@ use std::rc::Rc;
 use super::ranked::Ranked;
 use super::registry::{Found, Registry};
 use super::unsupported;
-use super::{Collected, familiar};
-use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
+use super::{Collected, familiar, info_of};
+use crate::error::{Cause, Error, Obstacle, Result, kernel};
 use crate::image::Bulk;
 use crate::inventory::{Descriptor, End, Note, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
 use crate::object::{Claim, Collect, Entry, Evidence, Identity, Kind, References, classify};
 use crate::open_file::OpenFile;
-use crate::procfs::{self, Fields};
+use crate::procfs::Fields;
 use crate::remote::RemoteFd;
 use crate::sys::kcmp;
 
@@ -262,8 +262,7 @@ impl Tree<'_> {
         if let Some(known) = self.registry.find(inode, found.as_fd())? {
             return Ok(known);
         }
-        let info = procfs::text(format!("/proc/self/fdinfo/{}", found.as_raw_fd()));
-        let info = info.map_err(kernel_io("read"))?;
+        let info = info_of(&found)?;
         let (name, holder) = ("a descriptor in flight".to_owned(), self.holder);
         let fd = Rc::new(found);
         self.registry.add(inode, Found { fd, holder, name, info, familiar: None })

@@ -17,11 +17,12 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::family;
 use crate::inventory::{Backing, Inventory, OpenFileId, Pid};
+use crate::lock;
 use crate::object;
 use crate::open_file::OpenFile;
+use crate::procfs;
 use crate::procfs::smaps::{self, Area};
 use crate::procfs::stat::Stat;
-use crate::procfs::{self, Fields};
 
 /// A named regular file that may be written. Ordered by inodes: to compare paths takes far longer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,9 +110,7 @@ pub fn of_running(roots: &[Pid]) -> BTreeSet<Candidate> {
 /// Whether opening the file would break a lease, and wait for its holder to give it up.
 fn is_leased(pid: i32, fd: &OsStr) -> bool {
     let info = procfs::text(Path::new("/proc").join(format!("{pid}/fdinfo")).join(fd));
-    info.is_ok_and(|text| {
-        Fields::parse(&text).take_all("lock").iter().any(|lock| lock.contains("LEASE"))
-    })
+    info.is_ok_and(|text| lock::is_leased(&text))
 }
 
 /// What one process has open for writing, as far as it can be told, and whether it has a lease on it.

@@ -1,7 +1,7 @@
 //! bpf(2): a program that looks at all tasks, one after the other (an iterator, since 5.8).
 //!
 //! Needs `CAP_BPF` and `CAP_PERFMON`, or `CAP_SYS_ADMIN`. It only reads, and is gone with its descriptors.
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::{Result, libc};
@@ -91,9 +91,7 @@ fn bpf<T>(command: i64, attributes: &T) -> Result<OwnedFd> {
     // SAFETY: each command here reads `bytes` bytes of its attributes, all of them initialised (the structures
     // above have no gaps), and what they point to; it writes nothing, and makes a descriptor.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_bpf, command, pointer, bytes) })?;
-    let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    RawFd::try_from(fd).map(super::own).map_err(|_| Errno::EBADF)
 }
 
 fn number(fd: BorrowedFd<'_>) -> u32 {

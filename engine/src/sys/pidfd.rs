@@ -1,6 +1,6 @@
 //! Handles of processes, and descriptors duplicated out of them (`pidfd_open(2)`, `pidfd_getfd(2)`);
 //! the memory of those that are being killed (`process_mrelease(2)`).
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::{Result, libc};
@@ -32,9 +32,7 @@ pub(crate) fn release_memory(process: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn owned(fd: i64) -> Result<OwnedFd> {
-    let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    RawFd::try_from(fd).map(super::own).map_err(|_| Errno::EBADF)
 }
 
 #[cfg(test)]

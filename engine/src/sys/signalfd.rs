@@ -1,5 +1,5 @@
 //! signalfd(2) with all 64 signals: the C library's sets leave some out.
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::Result;
 use nix::errno::Errno;
@@ -11,7 +11,5 @@ pub(crate) fn create(mask: u64) -> Result<OwnedFd> {
     let len = size_of::<u64>();
     // SAFETY: `mask` is of the announced length and valid for the length of the call.
     let made = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, len, flags) };
-    let fd = i32::try_from(Errno::result(made)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    i32::try_from(Errno::result(made)?).map(super::own).map_err(|_| Errno::EBADF)
 }

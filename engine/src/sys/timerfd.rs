@@ -1,5 +1,5 @@
 //! `timerfd_create(2)`, with what nix does not show: intervals of disarmed timers, and the ticks.
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::Result;
 use nix::errno::Errno;
@@ -15,9 +15,7 @@ pub(crate) type Setting = (i64, i64);
 pub(crate) fn create(clock: i32) -> Result<OwnedFd> {
     let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
     // SAFETY: no pointers are passed.
-    let fd = Errno::result(unsafe { libc::timerfd_create(clock, flags) })?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Errno::result(unsafe { libc::timerfd_create(clock, flags) }).map(super::own)
 }
 
 /// The time that remains. Moves a periodic timer on that nobody has read since it expired.
