@@ -41,6 +41,13 @@ pub(crate) struct Location {
     pub(crate) codec: Codec,
 }
 
+impl Location {
+    /// Whether its lengths may be believed: they are read from files, and then made room for.
+    fn is_sane(&self) -> bool {
+        [self.raw, self.stored].iter().all(|len| *len as usize <= LARGEST_LIST)
+    }
+}
+
 /// What a pack holds, in its order.
 pub(crate) type Listing = Vec<(Name, Location)>;
 
@@ -76,8 +83,8 @@ pub(crate) fn parse_header(header: &[u8]) -> Option<(Name, Location, u32)> {
     let codec = Codec::of(*header.get(4)?)?;
     let (raw, stored, sum) = (word(8)?, word(12)?, word(48)?);
     let name = Name(*header.get(16..)?.first_chunk::<32>()?);
-    let sane = raw as usize <= LARGEST_LIST && stored as usize <= LARGEST_LIST;
-    sane.then_some((name, Location { pack: 0, at: 0, stored, raw, codec }, sum))
+    let location = Location { pack: 0, at: 0, stored, raw, codec };
+    location.is_sane().then_some((name, location, sum))
 }
 
 /// The other way. The checksum covers what is stored.
@@ -147,9 +154,8 @@ fn parse_entry(entry: &[u8; INDEX_ENTRY]) -> Option<(Name, Location)> {
     let name = Name(*entry.first_chunk::<32>()?);
     let at = u64::from_le_bytes(*entry.get(32..)?.first_chunk::<8>()?);
     let codec = Codec::of(u8::try_from(word(48)?).ok()?)?;
-    let (stored, raw) = (word(40)?, word(44)?);
-    let sane = raw as usize <= LARGEST_LIST && stored as usize <= LARGEST_LIST;
-    sane.then_some((name, Location { pack: 0, at, stored, raw, codec }))
+    let location = Location { pack: 0, at, stored: word(40)?, raw: word(44)?, codec };
+    location.is_sane().then_some((name, location))
 }
 
 fn encode_index(entries: &[(Name, Location)]) -> Vec<u8> {
