@@ -66,7 +66,7 @@ impl Medium {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
                     return Ok(made); // By somebody else, just now.
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound && made.len() == 1 => {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !above(path).is_dir() => {
                     made.extend(self.make_dir(above(path))?);
                 }
                 Err(error) => return Err(io_error("create", path)(error)),

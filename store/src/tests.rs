@@ -352,3 +352,13 @@ proptest! {
         }
     }
 }
+
+/// It was tried again and again.
+#[test]
+fn where_no_directory_can_be_made_no_store_is() {
+    for place in ["/proc/store", "/proc/no/store"] {
+        let refused = Store::create(std::path::Path::new(place), Options::default()).unwrap_err();
+        let told = refused.to_string();
+        assert!(told.contains("create") && told.contains("/proc/"), "{told}");
+    }
+}
