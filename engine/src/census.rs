@@ -13,6 +13,8 @@
 mod btf;
 mod calibrate;
 mod program;
+pub(crate) mod slots;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,7 +25,7 @@ use self::btf::Types;
 use self::calibrate::Marks;
 use self::program::{FIELDS, NAMESPACE, Numbers, OWN_NUMBER, READER};
 use crate::inventory::Tid;
-use crate::sys::bpf;
+use crate::sys::bpf::{self, Whom};
 
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 
@@ -178,10 +180,10 @@ impl Census {
     #[tracing::instrument(level = "trace", skip_all)]
     pub(crate) fn prepare() -> Option<Self> {
         let program = load()?;
-        let link = bpf::attach(program.as_fd(), None).ok()?;
+        let link = bpf::attach(program.as_fd(), Whom::All).ok()?;
         let us = nix::unistd::gettid().as_raw();
         // Older kernels show all or nobody.
-        let only_us = bpf::attach(program.as_fd(), Some(us)).ok();
+        let only_us = bpf::attach(program.as_fd(), Whom::Thread(us)).ok();
         let only_us = only_us.as_ref().unwrap_or(&link);
         let look = || ourselves(&rows(&mut iterate(only_us)?)?);
         let marks = Marks::find(look)?;

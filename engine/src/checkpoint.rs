@@ -38,7 +38,7 @@ use crate::memory::witness::{Asking, confirm_now};
 use crate::procfs::smaps::Area;
 use crate::procfs::stat::Stat;
 use crate::procfs::{self, Fields};
-use crate::session::{Drain, Options, Tracer};
+use crate::session::{AsBefore, Drain, Options, Tracer};
 use crate::sys::processor::expect_somebody_bound;
 use crate::sys::urgency::Urgent;
 use crate::tracee::{Member, Tree};
@@ -54,6 +54,7 @@ pub(crate) struct Standing {
     since: i64,
     copy: Copy,
     trackers: Vec<Tracker>,
+    as_before: AsBefore,
     census: Option<Census>,
     _room: Option<many::Room>,
     /// Until all that must be done in the pause is done.
@@ -79,8 +80,9 @@ impl Standing {
     fn of(tree: Tree, machine: Machine) -> Self {
         let since = tree.since();
         let (copy, trackers) = (Copy::default(), Vec::new());
-        let (census, urgent) = (None, None);
-        Self { tree: Some(tree), machine, since, copy, trackers, census, _room: None, urgent }
+        let (census, urgent, as_before) = (None, None, AsBefore::default());
+        let tree = Some(tree);
+        Self { tree, machine, since, copy, trackers, as_before, census, _room: None, urgent }
     }
 
     /// A tree that was just restored, and is held.
@@ -106,9 +108,17 @@ impl Tracer for Standing {
             Inventory { machine, clocks: surroundings::clocks()?, ..Inventory::default() };
         let pids = members.keys().copied().collect();
         let collector = Collector::new(pids, options.externals, &options.familiar)?;
-        let (copy, trackers) = (&mut self.copy, &mut self.trackers);
-        let mut work =
-            Work { inventory: &mut inventory, collector, copy, options, trackers, obstacles };
+        let (copy, trackers, as_before) = (&mut self.copy, &mut self.trackers, &mut self.as_before);
+        let inventory_of = &mut inventory;
+        let mut work = Work {
+            inventory: inventory_of,
+            collector,
+            copy,
+            options,
+            trackers,
+            as_before,
+            obstacles,
+        };
         let Some(tree) = self.tree.as_mut() else { return Ok(inventory) };
         // Before the first loan, which leaves marks in what it tells.
         let roll = self.census.as_mut().and_then(Census::take).unwrap_or_default();
@@ -144,7 +154,8 @@ impl Tracer for Standing {
         }
         work.objects()?;
         surroundings::outside(&mut inventory);
-        if obstacles.is_empty() {
+        self.copy.unchecked = options.runs_on;
+        if obstacles.is_empty() && !options.runs_on {
             obstacles.extend(surroundings::not_to_be_brought_back(&inventory)?);
         }
         Ok(inventory)
@@ -173,6 +184,10 @@ impl Tracer for Standing {
 
     fn trackers(&mut self) -> Vec<Tracker> {
         std::mem::take(&mut self.trackers)
+    }
+
+    fn as_before(&mut self) -> AsBefore {
+        std::mem::take(&mut self.as_before)
     }
 
     #[tracing::instrument(level = "trace", skip_all)]
@@ -210,6 +225,12 @@ impl Drain for Copy {
     fn confirm(&mut self, inventory: &mut Inventory) -> Result<Asking> {
         let (stay, end): (Vec<_>, Vec<_>) = self.witnesses().iter().partition(|one| one.stays());
         confirm_now(inventory, &end)?;
+        if std::mem::take(&mut self.unchecked) {
+            let obstacles = surroundings::not_to_be_brought_back(inventory)?;
+            if !obstacles.is_empty() {
+                return Err(Error::Refused(obstacles));
+            }
+        }
         Ok(Asking::begin(stay))
     }
 
@@ -239,6 +260,7 @@ struct Work<'a> {
     copy: &'a mut Copy,
     options: &'a Options<'a>,
     trackers: &'a mut Vec<Tracker>,
+    as_before: &'a mut AsBefore,
     obstacles: &'a mut Vec<Obstacle>,
 }
 
@@ -362,6 +384,7 @@ impl Work<'_> {
         self.inventory.descriptors = collected.descriptors;
         self.inventory.notes.extend(collected.notes);
         self.copy.bulk = collected.bulk;
+        *self.as_before = collected.as_before;
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod ranked;
 mod registry;
 mod unasked;
 mod unsupported;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,11 +28,12 @@ use nix::sys::stat::fstat;
 pub(crate) use self::attributes::{News, OfProcess, attributes};
 use self::familiar::Familiar;
 use self::ranked::Ranked;
-use self::registry::{Found, Registry};
+use self::registry::{Found, Registry, Told};
 pub(crate) use self::unasked::Unasked;
 use crate::attribute::posix_locks_told;
 use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
 use crate::external::External;
+use crate::files::AsBefore;
 use crate::image::Bulk;
 use crate::inventory::{
     Descriptor, FsId, Note, ObjectId, ObjectRecord, OpenFileId, Pid, SpaceId, TableId, Tid,
@@ -59,9 +61,10 @@ pub(crate) struct Collected {
     pub(crate) open_files: BTreeMap<OpenFileId, OpenFile>,
     pub(crate) descriptors: BTreeMap<(TableId, RemoteFd), Descriptor>,
     pub(crate) bulk: Bulk,
+    pub(crate) as_before: AsBefore,
     pub(crate) notes: Vec<Note>,
     /// By the numbers of open files.
-    found: Vec<(Found, Evidence)>,
+    found: Vec<(Found, Rc<Evidence>)>,
 }
 
 /// Collects; to be fed with all processes and mappings, then [`finished`](Self::finish).
@@ -129,40 +132,56 @@ impl<'a> Collector<'a> {
 
     #[tracing::instrument(level = "trace", skip_all)]
     fn descriptors(&mut self, pid: Pid, table: TableId) -> Result<()> {
-        let process = pidfd::open(pid).map_err(kernel("pidfd_open"))?;
-        let me = self.registry.me;
-        let mut locked = BTreeSet::new(); // Two numbers of one open file tell the same.
-        for number in numbers(pid)? {
-            let descriptor = (table, RemoteFd(number));
-            let info = procfs::text(format!("/proc/{pid}/fdinfo/{number}"));
-            let info = info.map_err(kernel_io("read"))?;
-            let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
-            let open_file = if let Some(one) = self.familiar.descriptor((pid, number), me) {
-                self.registry.recall(one, pid, info.clone())?
-            } else {
-                let taken = pidfd::take(process.as_fd(), number);
-                let fd = taken.map_err(kernel("pidfd_getfd"))?;
-                let stat = fstat(&fd).map_err(kernel("fstat"))?;
-                if cloexec && is_slave(stat.st_rdev) {
-                    self.doubtful.entry(pid).or_default().push(descriptor);
-                }
-                let (fd, name, info) = (Rc::new(fd), format!("fd {number}"), info.clone());
-                let found = Found { fd, holder: pid, name, info, familiar: None };
-                self.registry.find_or_add((stat.st_dev, stat.st_ino), found)?
+        let mut of = Table { pid, id: table, process: None, locked: BTreeSet::new() };
+        let familiar = self.familiar;
+        let Some(all) = familiar.recognise(pid) else {
+            return numbers(pid)?.into_iter().try_for_each(|number| self.ask_of(&mut of, number));
+        };
+        let mut known = Vec::with_capacity(all.len());
+        for (slot, one) in all {
+            let Some(one) = one else {
+                self.ask_of(&mut of, slot.number)?;
+                continue;
             };
-            if info.contains("POSIX") && locked.insert(open_file) {
-                let told = posix_locks_told(&info).map(|lock| (number, lock));
-                self.locks.entry(pid).or_default().extend(told);
-            }
-            self.descriptors.insert(descriptor, Descriptor { open_file, cloexec });
+            let open_file = self.registry.recall(one, pid, Told::Position(slot.position))?;
+            let descriptor = Descriptor { open_file, cloexec: slot.cloexec };
+            known.push(((table, RemoteFd(slot.number)), descriptor));
         }
+        self.descriptors.append(&mut known.into_iter().collect());
+        Ok(())
+    }
+
+    /// One descriptor, of which nothing is known that could not have changed.
+    fn ask_of(&mut self, of: &mut Table, number: RawFd) -> Result<()> {
+        let (pid, me, descriptor) = (of.pid, self.registry.me, (of.id, RemoteFd(number)));
+        let info = procfs::text(format!("/proc/{pid}/fdinfo/{number}"));
+        let info: Rc<str> = info.map_err(kernel_io("read"))?.into();
+        let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
+        let told = Told::Info(Rc::clone(&info));
+        let open_file = if let Some(one) = self.familiar.descriptor((pid, number), me) {
+            self.registry.recall(one, pid, told)?
+        } else {
+            let fd = of.take(number)?;
+            let stat = fstat(&fd).map_err(kernel("fstat"))?;
+            if cloexec && is_slave(stat.st_rdev) {
+                self.doubtful.entry(pid).or_default().push(descriptor);
+            }
+            let (fd, name) = (Rc::new(fd), format!("fd {number}").into());
+            let found = Found { fd, holder: pid, name, told, familiar: None };
+            self.registry.find_or_add((stat.st_dev, stat.st_ino), found)?
+        };
+        if info.contains("POSIX") && of.locked.insert(open_file) {
+            let told = posix_locks_told(&info).map(|lock| (number, lock));
+            self.locks.entry(pid).or_default().extend(told);
+        }
+        self.descriptors.insert(descriptor, Descriptor { open_file, cloexec });
         Ok(())
     }
 
     /// The open file under an area, if it is familiar.
     pub(crate) fn familiar(&mut self, pid: Pid, area: &Area<'_>) -> Result<Option<OpenFileId>> {
         let Some(one) = self.familiar.mapping(area) else { return Ok(None) };
-        let id = self.registry.recall(one, pid, one.info.clone())?;
+        let id = self.registry.recall(one, pid, Told::Info(Rc::clone(&one.info)))?;
         self.opened.extend(one.own.clone().map(|key| (key, id)));
         Ok(Some(id))
     }
@@ -198,8 +217,8 @@ impl<'a> Collector<'a> {
         if let Some(known) = self.opened.get(&key) {
             return Ok(*known);
         }
-        let (fd, name) = (Rc::new(fd), name.to_owned());
-        let found = Found { fd, holder: pid, name, info, familiar: None };
+        let (fd, name, told) = (Rc::new(fd), name.into(), Told::Info(info.into()));
+        let found = Found { fd, holder: pid, name, told, familiar: None };
         let id = self.registry.add(inode, found)?;
         self.opened.insert(key, id);
         Ok(id)
@@ -215,6 +234,27 @@ impl<'a> Collector<'a> {
         let collected =
             objects::collect(registry, &descriptors, &self.tables, close_tcp, obstacles)?;
         Ok(Collected { descriptors, ..collected })
+    }
+}
+
+/// A table of descriptors whose numbers are asked for one by one.
+struct Table {
+    pid: Pid,
+    id: TableId,
+    process: Option<OwnedFd>,
+    /// Two numbers of one open file tell the same.
+    locked: BTreeSet<OpenFileId>,
+}
+
+impl Table {
+    fn take(&mut self, number: RawFd) -> Result<OwnedFd> {
+        let process = match self.process.take() {
+            Some(process) => process,
+            None => pidfd::open(self.pid).map_err(kernel("pidfd_open"))?,
+        };
+        let taken = pidfd::take(process.as_fd(), number).map_err(kernel("pidfd_getfd"));
+        self.process = Some(process);
+        taken
     }
 }
 

@@ -13,6 +13,7 @@
 mod candidates;
 mod capture;
 mod contents;
+mod foreseen;
 mod fresh;
 mod plan;
 mod record;
@@ -24,8 +25,10 @@ mod twin;
 mod undone;
 mod writers;
 
-pub use self::candidates::{Candidate, of_inventory, of_running};
+pub use self::candidates::{Candidate, of_running};
+pub(crate) use self::candidates::{began, is_own};
 pub use self::capture::{Capture, Captured, Selection};
+pub use self::foreseen::{AsBefore, Looked};
 pub use self::fresh::{names, remove_born_since};
 pub use self::plan::{Action, plan};
 pub use self::record::{Entry, EntryKind, Files, Stamp};

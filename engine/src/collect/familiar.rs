@@ -5,6 +5,7 @@
 //! (kcmp(2)), and the name to the same inode, which is unchanged (lstat(2)). Position, flags, locks and who is
 //! signalled change without a trace in these, and are asked again. Who is not familiar, or not as it was, is
 //! looked at in the pause, and so is all of an object that has such a part.
+use std::cell::{OnceCell, RefCell};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -14,14 +15,17 @@ use nix::fcntl::OFlag;
 use nix::libc::{S_IFMT, S_IFREG};
 use nix::sys::stat::{FileStat, fstat, lstat};
 
-use super::registry::Found;
-use super::{Collected, Collector, Opened, info_of, numbers, objects};
+use super::registry::{Found, Told};
+use super::watched::{Mounts, Recognised, Watched};
+use super::{Collected, Collector, Opened, info_of, numbers, objects, watched};
+use crate::census::slots::Shown;
 use crate::error::{Result, kernel};
 use crate::external::External;
+use crate::files::{Candidate, Looked, began, is_own};
 use crate::inventory::{ObjectId, ObjectRecord, OpenFileId, Pid};
 use crate::lock::is_leased;
 use crate::memory::collect::file;
-use crate::object::{Evidence, named_regular_file};
+use crate::object::{Claim, Evidence, Kind, classify, named_regular_file};
 use crate::open_file::OpenFile;
 use crate::procfs::smaps::{self, Area};
 use crate::procfs::{self, Fields};
@@ -32,6 +36,9 @@ use crate::sys::{kcmp, pidfd};
 pub struct Familiar {
     descriptors: BTreeMap<(Pid, RawFd), Rc<One>>,
     mappings: BTreeMap<Mapped, Rc<One>>,
+    watched: Option<Watched>,
+    /// Those that are watched and belong to the state, by their paths.
+    files: Vec<Looked>,
 }
 
 /// What `maps` tells of the file under a private area: device, inode, path.
@@ -43,30 +50,34 @@ pub(super) struct One {
     /// Ours.
     pub(super) fd: Rc<OwnedFd>,
     /// For people.
-    pub(super) name: String,
+    pub(super) name: Rc<str>,
     /// Its fdinfo then.
-    pub(super) info: String,
-    pub(super) evidence: Evidence,
+    pub(super) info: Rc<str>,
+    pub(super) evidence: Rc<Evidence>,
     /// We opened it ourselves, so that nobody else can have changed it; how those are told apart.
     pub(super) own: Option<Opened>,
     open_file: OpenFile,
-    object: Rc<Object>,
+    pub(super) object: Rc<Object>,
+    pub(super) claim: Option<(&'static Kind, Claim)>,
     /// Before all else was asked.
-    stat: FileStat,
+    pub(super) stat: FileStat,
 }
 
 /// What it refers to, and how many open files did.
 #[derive(Debug)]
-struct Object {
-    record: ObjectRecord,
+pub(super) struct Object {
+    /// It is given away once.
+    record: RefCell<Option<ObjectRecord>>,
     open_files: usize,
+    /// Which of those that belong to the state it is.
+    pub(super) file: OnceCell<usize>,
 }
 
 impl Familiar {
     /// Looks at processes that run. Who cannot be looked at now is asked in the pause.
     #[tracing::instrument(level = "trace", skip_all)]
     pub fn of(pids: &[Pid], externals: &[External]) -> Self {
-        look(pids, externals).unwrap_or_else(|error| {
+        look(pids, externals, watched::MANY).unwrap_or_else(|error| {
             tracing::debug!(%error, "nothing is familiar");
             Self::default()
         })
@@ -77,6 +88,42 @@ impl Familiar {
         let one = self.descriptors.get(&(pid, number))?;
         let same = kcmp::files((pid, number), (me, one.fd.as_raw_fd())).is_ok_and(Ordering::is_eq);
         (same && one.is_as_it_was()).then_some(one)
+    }
+
+    /// All descriptors of a process, at once.
+    pub(super) fn recognise(&self, pid: Pid) -> Option<Vec<Recognised<'_>>> {
+        self.watched.as_ref()?.recognise(pid)
+    }
+
+    /// Files that belong to the state, and are watched.
+    #[must_use]
+    pub fn files(&self) -> &[Looked] {
+        &self.files
+    }
+
+    /// Of objects of which all open files are watched.
+    fn of_state(&self, pids: &[Pid]) -> Vec<Looked> {
+        let mut by_object = BTreeMap::<*const Object, BTreeMap<*const One, &Rc<One>>>::new();
+        for one in self.watched.iter().flat_map(Watched::all) {
+            by_object.entry(Rc::as_ptr(&one.object)).or_default().insert(Rc::as_ptr(one), one);
+        }
+        let began = began(pids.iter());
+        let whole = by_object.into_values().filter_map(|ones| {
+            let (first, written) =
+                (*ones.values().next()?, ones.values().any(|one| one.open_file.may_write()));
+            let whole = ones.len() == first.object.open_files;
+            let looked = whole.then(|| first.looked(!written))??;
+            let stat = &looked.stat;
+            let own = |began| is_own(stat.st_ctime, stat.st_size.cast_unsigned(), began);
+            (written || began.is_some_and(own)).then_some((looked, first))
+        });
+        let mut all: Vec<_> = whole.collect();
+        all.sort_by(|(one, _), (other, _)| one.candidate.path.cmp(&other.candidate.path));
+        let known = all.into_iter().enumerate().map(|(at, (looked, one))| {
+            one.object.file.get_or_init(|| at);
+            looked
+        });
+        known.collect()
     }
 
     /// The open file under an area, likewise.
@@ -95,11 +142,28 @@ impl One {
         lstat(self.evidence.link.as_str()).is_ok_and(|now| key(&now) == key(&self.stat))
     }
 
-    /// As it is now, by its fdinfo; `None` if that tells what a familiar one has not.
-    pub(super) fn open_file(&self, object: ObjectId, info: &str) -> Result<Option<OpenFile>> {
-        if self.own.is_some() {
-            return Ok(Some(self.open_file.moved_to(object)));
-        }
+    fn looked(&self, read_only: bool) -> Option<Looked> {
+        let record = self.object.record.borrow();
+        let (path, device, inode) = named_regular_file(record.as_ref()?)?;
+        let candidate = Candidate { device, inode, path, mapped: false, read_only };
+        Some(Looked { candidate, stat: self.stat })
+    }
+
+    /// Whether a row of the kernel's says the same of it, and would say of every change.
+    pub(super) fn is_told_by(&self, shown: &Shown) -> bool {
+        let flags = shown.flags().filter(|flags| self.open_file.is_plain(*flags));
+        self.own.is_none() && flags.is_some() && shown.is_told_by(&self.stat)
+    }
+
+    /// As it is now; `None` if its fdinfo tells what a familiar one has not.
+    pub(super) fn open_file(&self, object: ObjectId, told: &Told) -> Result<Option<OpenFile>> {
+        let info = match told {
+            _ if self.own.is_some() => return Ok(Some(self.open_file.moved_to(object))),
+            Told::Position(position) => {
+                return Ok(Some(self.open_file.moved_to(object).standing_at(*position)));
+            }
+            Told::Info(info) => info,
+        };
         let (mut info, end) = (Fields::parse(info), self.open_file.refers_to().1);
         let (now, cause) = OpenFile::collect(self.fd.as_fd(), object, end, &mut info)?;
         let plain = cause.is_none() && info.leftover().next().is_none();
@@ -107,12 +171,21 @@ impl One {
     }
 }
 
-/// The record of an object, if these are all of its open files, and all are familiar.
-pub(super) fn record<'a>(all: impl Iterator<Item = &'a Found>) -> Option<&'a ObjectRecord> {
-    let all: Vec<_> = all.map(|found| found.familiar.as_ref()).collect::<Option<_>>()?;
-    let object = &all.first()?.object;
-    let same = all.iter().all(|one| Rc::ptr_eq(&one.object, object));
-    (same && object.open_files == all.len()).then_some(&object.record)
+/// The object of these open files, if they are all of its, and all are familiar.
+pub(super) fn object<'a>(
+    mut all: impl Iterator<Item = &'a Found> + Clone,
+) -> Option<&'a Rc<Object>> {
+    let (count, object) = (all.clone().count(), &all.clone().next()?.familiar.as_ref()?.object);
+    let is_its = |one: &Rc<One>| Rc::ptr_eq(&one.object, object);
+    let same = all.all(|found| found.familiar.as_ref().is_some_and(is_its));
+    (same && object.open_files == count).then_some(object)
+}
+
+impl Object {
+    /// Its record, once.
+    pub(super) fn record(&self) -> Option<ObjectRecord> {
+        self.record.take()
+    }
 }
 
 fn mapped(area: &Area<'_>) -> Option<Mapped> {
@@ -120,7 +193,9 @@ fn mapped(area: &Area<'_>) -> Option<Mapped> {
     (area.inode != 0 && !area.shared).then(key)
 }
 
-fn look(pids: &[Pid], externals: &[External]) -> Result<Familiar> {
+/// From so `many` descriptors on, they are watched.
+pub(super) fn look(pids: &[Pid], externals: &[External], many: usize) -> Result<Familiar> {
+    let mounts = Mounts::now();
     let nobody = Familiar::default();
     let mut collector = Collector::new(pids.iter().copied().collect(), externals, &nobody)?;
     let mut seen = Seen::default();
@@ -136,7 +211,10 @@ fn look(pids: &[Pid], externals: &[External]) -> Result<Familiar> {
         return Ok(nobody); // They will be in the way in the pause, too.
     }
     let own = opened.into_iter().map(|(key, id)| (id, key)).collect();
-    Ok(seen.familiar(collected, own))
+    let mut familiar = seen.familiar(collected, own);
+    familiar.watched = Watched::of(&familiar.descriptors, many, mounts);
+    familiar.files = familiar.of_state(pids);
+    Ok(familiar)
 }
 
 /// What processes that run have.
@@ -162,8 +240,9 @@ impl Seen {
             if is_leased(&info) {
                 continue;
             }
-            let (fd, name) = (Rc::new(fd), format!("fd {number}"));
-            let found = Found { fd, holder: pid, name, info, familiar: None };
+            let (fd, name) = (Rc::new(fd), format!("fd {number}").into());
+            let told = Told::Info(info.into());
+            let found = Found { fd, holder: pid, name, told, familiar: None };
             let id = collector.registry.find_or_add(inode, found)?;
             self.stats.entry(id).or_insert(stat);
             self.descriptors.push(((pid, number), id));
@@ -202,22 +281,27 @@ impl Seen {
         let objects: BTreeMap<_, _> = objects
             .map(|(id, record)| {
                 let open_files = counts.get(&id).copied().unwrap_or_default();
-                (id, Rc::new(Object { record, open_files }))
+                let (record, file) = (RefCell::new(Some(record)), OnceCell::new());
+                (id, Rc::new(Object { record, open_files, file }))
             })
             .collect();
-        let one = |(at, (found, evidence)): (usize, (Found, Evidence))| {
+        let one = |(at, (found, evidence)): (usize, (Found, Rc<Evidence>))| {
             let id = OpenFileId(u32::try_from(at).ok()?);
             let (open_file, stat) = (open_files.remove(&id)?, *self.stats.get(&id)?);
             let object = Rc::clone(objects.get(&open_file.refers_to().0)?);
-            let Found { fd, name, info, .. } = found;
+            let info = found.info().ok()?;
+            let Found { fd, name, .. } = found;
             let own = own.remove(&id);
             let plain = evidence.external.is_none() && !evidence.is_place();
-            let one = One { fd, name, info, evidence, own, open_file, object, stat };
+            let claim = classify(&evidence);
+            let one = One { fd, name, info, evidence, own, open_file, object, claim, stat };
             plain.then(|| (id, Rc::new(one)))
         };
         let all: BTreeMap<_, _> = found.into_iter().enumerate().filter_map(one).collect();
         let with = |id: OpenFileId| all.get(&id).cloned();
         Familiar {
+            watched: None,
+            files: Vec::new(),
             descriptors: self
                 .descriptors
                 .into_iter()

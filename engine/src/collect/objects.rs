@@ -1,15 +1,16 @@
 //! Which open files make up an object, and what its kind says of it.
-use std::collections::BTreeMap;
 #[cfg(test)]
 use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::ranked::Ranked;
-use super::registry::{Found, Registry};
+use super::registry::{Found, Registry, Told};
 use super::unsupported;
 use super::{Collected, familiar, info_of};
 use crate::error::{Cause, Error, Obstacle, Result, kernel};
+use crate::files::AsBefore;
 use crate::image::Bulk;
 use crate::inventory::{Descriptor, End, Note, ObjectId, ObjectRecord, OpenFileId, Pid, TableId};
 use crate::object::{Claim, Collect, Entry, Evidence, Identity, Kind, References, classify};
@@ -25,7 +26,7 @@ const UNCLAIMED: Cause = Cause {
 };
 
 /// What tells objects apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     OpenFile(OpenFileId),
     Identity(&'static str, Identity),
@@ -40,16 +41,19 @@ struct Draft {
     obstacles: Vec<Obstacle>,
     notes: Vec<Note>,
     record: Option<ObjectRecord>,
+    /// All of it is watched, and as it was.
+    watched: Option<Rc<familiar::Object>>,
 }
 
 struct Drafts<'a> {
     registry: Registry,
     descriptors: &'a BTreeMap<(TableId, RemoteFd), Descriptor>,
     table_of: BTreeMap<Pid, TableId>,
-    by_id: BTreeMap<ObjectId, Draft>,
-    by_key: BTreeMap<Key, ObjectId>,
-    open_files: BTreeMap<OpenFileId, OpenFile>,
-    next: u32,
+    /// By their ids.
+    all: Vec<Draft>,
+    by_key: HashMap<Key, ObjectId>,
+    /// The last of each counts.
+    open_files: Vec<(OpenFileId, OpenFile)>,
     /// How many of the registry's files belong to a draft.
     assigned: usize,
     bulk: Bulk,
@@ -68,31 +72,34 @@ pub(super) fn collect(
         registry,
         descriptors,
         table_of: tables.iter().map(|(pid, table)| (*pid, TableId(*table))).collect(),
-        by_id: BTreeMap::new(),
-        by_key: BTreeMap::new(),
-        open_files: BTreeMap::new(),
-        next: 0,
+        all: Vec::new(),
+        by_key: HashMap::new(),
+        open_files: Vec::new(),
         assigned: 0,
         bulk: Bulk::default(),
         close_tcp,
     };
     loop {
         work.assign(obstacles)?;
-        let stale: Vec<_> =
-            work.by_id.iter().filter(|(_, draft)| draft.stale).map(|(id, _)| *id).collect();
+        let stale = (0..).map(ObjectId).zip(&work.all).filter(|(_, draft)| draft.stale);
+        let stale: Vec<_> = stale.map(|(id, _)| id).collect();
         if stale.is_empty() {
             break;
         }
         stale.into_iter().try_for_each(|id| work.collect(id))?;
     }
-    let (mut objects, mut notes) = (BTreeMap::new(), Vec::new());
-    for (id, mut draft) in work.by_id {
+    let (mut objects, mut notes) = (Vec::with_capacity(work.all.len()), Vec::new());
+    let mut as_before = Vec::with_capacity(work.all.len());
+    for (id, mut draft) in (0..).map(ObjectId).zip(work.all) {
         obstacles.append(&mut draft.obstacles);
         notes.append(&mut draft.notes);
+        as_before.extend(draft.watched.map(|known| (id, known.file.get().copied())));
         objects.extend(draft.record.map(|record| (id, record)));
     }
-    let (open_files, bulk, found) = (work.open_files, work.bulk, work.registry.found);
-    Ok(Collected { objects, open_files, bulk, notes, found, ..Collected::default() })
+    let (objects, open_files) =
+        (objects.into_iter().collect(), work.open_files.into_iter().collect());
+    let (as_before, bulk, found) = (AsBefore(as_before), work.bulk, work.registry.found);
+    Ok(Collected { objects, open_files, bulk, as_before, notes, found, ..Collected::default() })
 }
 
 impl Drafts<'_> {
@@ -102,21 +109,22 @@ impl Drafts<'_> {
         for id in self.registry.ids(self.assigned) {
             self.assigned += 1;
             let Some((found, evidence)) = self.registry.get(id) else { continue };
-            let Some((kind, claim)) = classify(evidence) else {
+            let claim = found.familiar.as_ref().and_then(|one| one.claim);
+            let Some((kind, claim)) = claim.or_else(|| classify(evidence)) else {
                 let cause = *unsupported::cause(evidence);
-                let (pid, object) = (Some(found.holder), found.name.clone());
+                let (pid, object) = (Some(found.holder), found.name.to_string());
                 obstacles.push(Obstacle { pid, object, cause });
                 continue;
             };
             let object = self.object(id, kind, claim)?;
-            if let Some(draft) = self.by_id.get_mut(&object) {
+            if let Some(draft) = draft_of(&mut self.all, object) {
                 draft.files.push((id, claim.end));
                 draft.stale = true;
             }
             grown = true;
         }
         // What was missing then may be known now.
-        for draft in self.by_id.values_mut().filter(|draft| grown && !draft.obstacles.is_empty()) {
+        for draft in self.all.iter_mut().filter(|draft| grown && !draft.obstacles.is_empty()) {
             draft.stale = true;
         }
         Ok(())
@@ -127,30 +135,39 @@ impl Drafts<'_> {
             Identity::OpenFile => Key::OpenFile(id),
             identity @ Identity::Inode(_) => Key::Identity(kind.name, identity),
         };
-        if let Some(known) = self.by_key.get(&key) {
-            return Ok(*known);
+        let next = u32::try_from(self.all.len());
+        let next = ObjectId(next.map_err(|_| Error::Record("objects".into(), None))?);
+        let object = *self.by_key.entry(key).or_insert(next);
+        if object == next {
+            self.all.push(Draft::of(kind));
         }
-        let object = ObjectId(self.next);
-        self.next =
-            self.next.checked_add(1).ok_or_else(|| Error::Record("objects".into(), None))?;
-        let (files, obstacles, notes) = (Vec::new(), Vec::new(), Vec::new());
-        let draft = Draft { kind, files, stale: true, obstacles, notes, record: None };
-        self.by_id.insert(object, draft);
-        self.by_key.insert(key, object);
         Ok(object)
     }
 
     fn collect(&mut self, object: ObjectId) -> Result<()> {
-        let Some(draft) = self.by_id.get_mut(&object) else { return Ok(()) };
-        draft.stale = false;
-        let (kind, members) = (draft.kind, draft.files.clone());
-        if self.recall(object, &members)? {
-            return Ok(());
+        let Some(draft) = draft_of(&mut self.all, object) else { return Ok(()) };
+        (draft.stale, draft.watched) = (false, None);
+        let (kind, members) = (draft.kind, std::mem::take(&mut draft.files));
+        if !self.recall(object, &members)? {
+            self.look_at(object, kind, &members)?;
         }
+        if let Some(draft) = draft_of(&mut self.all, object) {
+            draft.files = members;
+        }
+        Ok(())
+    }
+
+    /// Asks it whatever there is to know.
+    fn look_at(
+        &mut self,
+        object: ObjectId,
+        kind: &'static Kind,
+        members: &[(OpenFileId, End)],
+    ) -> Result<()> {
         let (mut obstacles, mut notes) = (Vec::new(), Vec::new());
-        let parts = self.parts(&members);
+        let parts = self.parts(members)?;
         let Some(first) = parts.first() else { return Ok(()) };
-        let (holder, name) = (first.holder, first.name.clone());
+        let (holder, name) = (first.holder, first.name.to_string());
         let mut info = Fields::parse("");
         for part in &parts {
             let mut fields = Fields::parse(&part.info);
@@ -158,11 +175,11 @@ impl Drafts<'_> {
             let (file, cause) = OpenFile::collect(fd, object, part.end, &mut fields)?;
             let blame = |cause: &Cause| Obstacle {
                 pid: Some(part.holder),
-                object: part.name.clone(),
+                object: part.name.to_string(),
                 cause: *cause,
             };
             obstacles.extend(cause.map(blame));
-            self.open_files.insert(part.id, file);
+            self.open_files.push((part.id, file));
             info.append(fields);
         }
         let external = parts.iter().find_map(|part| part.external.clone());
@@ -198,7 +215,7 @@ impl Drafts<'_> {
         }));
         let (place, needs) = ((kind.place)(&state)?, (kind.needs)(&state)?);
         let record = ObjectRecord { kind: kind.name.into(), place, needs, state };
-        if let Some(draft) = self.by_id.get_mut(&object) {
+        if let Some(draft) = draft_of(&mut self.all, object) {
             (draft.obstacles, draft.notes, draft.record) = (obstacles, notes, Some(record));
         }
         Ok(())
@@ -207,24 +224,40 @@ impl Drafts<'_> {
     /// Whether all of it was known before the pause, and is as it was.
     fn recall(&mut self, object: ObjectId, members: &[(OpenFileId, End)]) -> Result<bool> {
         let found = members.iter().filter_map(|(id, _)| Some((*id, &self.registry.get(*id)?.0)));
-        let Some(record) = familiar::record(found.clone().map(|(_, one)| one)) else {
+        let known = familiar::object(found.clone().map(|(_, one)| one)).cloned();
+        let Some(known) = known else {
             return Ok(false);
         };
+        let mut watched = true;
         for (id, one) in found {
-            let now = one.familiar.as_ref().map(|known| known.open_file(object, &one.info));
+            let now = one.familiar.as_ref().map(|known| known.open_file(object, &one.told));
             let Some(now) = now.transpose()?.flatten() else { return Ok(false) };
-            self.open_files.insert(id, now);
+            self.open_files.push((id, now));
+            watched &= matches!(one.told, Told::Position(_));
         }
-        if let Some(draft) = self.by_id.get_mut(&object) {
-            draft.record = Some(record.clone());
+        let Some(record) = known.record() else { return Ok(false) };
+        if let Some(draft) = draft_of(&mut self.all, object) {
+            draft.record = Some(record);
+            draft.watched = watched.then_some(known);
         }
         Ok(true)
     }
 
-    fn parts(&self, members: &[(OpenFileId, End)]) -> Vec<Part> {
+    fn parts(&self, members: &[(OpenFileId, End)]) -> Result<Vec<Part>> {
         let found = members.iter().filter_map(|(id, end)| Some((id, end, self.registry.get(*id)?)));
         found.map(|(id, end, (found, seen))| Part::of(*id, *end, found, seen)).collect()
     }
+}
+
+impl Draft {
+    fn of(kind: &'static Kind) -> Self {
+        let (files, obstacles, notes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { kind, files, stale: true, obstacles, notes, record: None, watched: None }
+    }
+}
+
+fn draft_of(all: &mut [Draft], object: ObjectId) -> Option<&mut Draft> {
+    all.get_mut(usize::try_from(object.0).ok()?)
 }
 
 /// One open file of an object, apart from the registry: collecting may add to that.
@@ -233,17 +266,17 @@ struct Part {
     end: End,
     fd: Rc<OwnedFd>,
     holder: Pid,
-    name: String,
-    info: String,
+    name: Rc<str>,
+    info: Rc<str>,
     external: Option<String>,
 }
 
 impl Part {
-    fn of(id: OpenFileId, end: End, found: &Found, seen: &Evidence) -> Self {
+    fn of(id: OpenFileId, end: End, found: &Found, seen: &Evidence) -> Result<Self> {
         let fd = Rc::clone(&found.fd);
-        let (name, info) = (found.name.clone(), found.info.clone());
+        let (name, info) = (Rc::clone(&found.name), found.info()?);
         let external = seen.external.clone();
-        Self { id, end, fd, holder: found.holder, name, info, external }
+        Ok(Self { id, end, fd, holder: found.holder, name, info, external })
     }
 }
 
@@ -263,9 +296,9 @@ impl Tree<'_> {
             return Ok(known);
         }
         let info = info_of(&found)?;
-        let (name, holder) = ("a descriptor in flight".to_owned(), self.holder);
-        let fd = Rc::new(found);
-        self.registry.add(inode, Found { fd, holder, name, info, familiar: None })
+        let (name, holder) = ("a descriptor in flight".into(), self.holder);
+        let (fd, told) = (Rc::new(found), Told::Info(info.into()));
+        self.registry.add(inode, Found { fd, holder, name, told, familiar: None })
     }
 }
 

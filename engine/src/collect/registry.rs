@@ -1,11 +1,12 @@
 //! Every open file of the tree, once, with our duplicate of it.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::sys::stat::fstat;
 
 use super::familiar::One;
+use super::info_of;
 use super::ranked::Ranked;
 use crate::error::{Error, Result, kernel};
 use crate::external::External;
@@ -21,11 +22,29 @@ pub(super) struct Found {
     /// Some process that has it.
     pub(super) holder: Pid,
     /// For people: what it is to whoever has it; what it is itself is added.
-    pub(super) name: String,
-    /// Its fdinfo.
-    pub(super) info: String,
-    /// It was known before the pause, and is as it was but for what its fdinfo tells.
+    pub(super) name: Rc<str>,
+    pub(super) told: Told,
+    /// It was known before the pause, and is as it was but for what is told.
     pub(super) familiar: Option<Rc<One>>,
+}
+
+/// What an open file tells without having changed.
+#[derive(Debug, Clone)]
+pub(super) enum Told {
+    /// All of its fdinfo.
+    Info(Rc<str>),
+    /// Where it stands: all else is as it was.
+    Position(i64),
+}
+
+impl Found {
+    /// Its fdinfo.
+    pub(super) fn info(&self) -> Result<Rc<str>> {
+        match &self.told {
+            Told::Info(info) => Ok(Rc::clone(info)),
+            Told::Position(_) => info_of(&self.fd).map(Rc::from),
+        }
+    }
 }
 
 /// `st_dev` and `st_ino`: what makes a comparison worth while.
@@ -35,8 +54,8 @@ pub(super) type InodeKey = (u64, u64);
 pub(super) struct Registry {
     pub(super) me: Pid,
     pub(super) members: BTreeSet<Pid>,
-    pub(super) found: Vec<(Found, Evidence)>,
-    by_inode: BTreeMap<InodeKey, Ranked<OpenFileId>>,
+    pub(super) found: Vec<(Found, Rc<Evidence>)>,
+    by_inode: HashMap<InodeKey, Ranked<OpenFileId>>,
     externals: BTreeMap<InodeKey, String>,
     /// All Unix sockets there are, asked at most once.
     pub(super) sockets: Rc<Sockets>,
@@ -52,7 +71,7 @@ impl Registry {
             me: Pid(std::process::id().cast_signed()),
             members,
             found: Vec::new(),
-            by_inode: BTreeMap::new(),
+            by_inode: HashMap::new(),
             externals: externals.iter().map(key).collect::<Result<_>>()?,
             sockets: Rc::default(),
         })
@@ -66,8 +85,9 @@ impl Registry {
     /// Makes one known that is not yet.
     pub(super) fn add(&mut self, inode: InodeKey, mut found: Found) -> Result<OpenFileId> {
         let evidence = self.evidence(inode, &found)?;
-        found.name = format!("{} ({})", found.name, evidence.link);
-        self.insert(inode, found, evidence)
+        found.name = format!("{} ({})", found.name, evidence.link).into();
+        let place = self.search(inode, found.fd.as_fd())?.err();
+        self.insert((inode, place), found, Rc::new(evidence))
     }
 
     /// Makes one known if it is not yet.
@@ -79,25 +99,26 @@ impl Registry {
     }
 
     /// Likewise, of one that was looked at before.
-    pub(super) fn recall(
-        &mut self,
-        one: &Rc<One>,
-        holder: Pid,
-        info: String,
-    ) -> Result<OpenFileId> {
+    pub(super) fn recall(&mut self, one: &Rc<One>, holder: Pid, told: Told) -> Result<OpenFileId> {
         let inode = (one.evidence.inode.device, one.evidence.inode.number);
-        if let Some(known) = self.find(inode, one.fd.as_fd())? {
-            return Ok(known);
-        }
-        let (fd, name) = (Rc::clone(&one.fd), one.name.clone());
-        let found = Found { fd, holder, name, info, familiar: Some(Rc::clone(one)) };
-        self.insert(inode, found, one.evidence.clone())
+        let place = match self.search(inode, one.fd.as_fd())? {
+            Ok(known) => return Ok(known),
+            Err(place) => place,
+        };
+        let (fd, name) = (Rc::clone(&one.fd), Rc::clone(&one.name));
+        let found = Found { fd, holder, name, told, familiar: Some(Rc::clone(one)) };
+        self.insert((inode, Some(place)), found, Rc::clone(&one.evidence))
     }
 
-    fn insert(&mut self, inode: InodeKey, found: Found, evidence: Evidence) -> Result<OpenFileId> {
+    fn insert(
+        &mut self,
+        (inode, place): (InodeKey, Option<usize>),
+        found: Found,
+        evidence: Rc<Evidence>,
+    ) -> Result<OpenFileId> {
         let id = u32::try_from(self.found.len());
         let id = OpenFileId(id.map_err(|_| Error::Record("open files".into(), None))?);
-        if let Err(place) = self.search(inode, found.fd.as_fd())? {
+        if let Some(place) = place {
             self.by_inode.entry(inode).or_default().insert(place, id);
         }
         self.found.push((found, evidence));
@@ -111,13 +132,13 @@ impl Registry {
     }
 
     /// What was found under this id.
-    pub(super) fn get(&self, id: OpenFileId) -> Option<&(Found, Evidence)> {
+    pub(super) fn get(&self, id: OpenFileId) -> Option<&(Found, Rc<Evidence>)> {
         self.found.get(usize::try_from(id.0).ok()?)
     }
 
     /// The open file of a socket with this inode number.
     pub(super) fn socket(&self, inode: u64) -> Option<OpenFileId> {
-        let is = |(_, evidence): &&(Found, Evidence)| {
+        let is = |(_, evidence): &&(Found, Rc<Evidence>)| {
             evidence.socket.is_some() && evidence.inode.number == inode
         };
         let at = self.found.iter().position(|one| is(&one))?;

@@ -1,7 +1,9 @@
 use super::*;
 use std::io::{Read, Write};
 
+use crate::sys::here::Here;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc::F_SETOWN;
 
 fn me() -> Pid {
     Pid(std::process::id().cast_signed())
@@ -90,8 +92,9 @@ fn what_no_kind_claims_is_named() {
 }
 
 /// Looks at the files of a child, has it go on with `script`, does something itself to its descriptor 5, and
-/// collects: how many are familiar still, and whether all is told that is told without looking before.
-fn familiar_after(script: &str, ours: impl FnMut(&OwnedFd)) -> (usize, bool) {
+/// collects: how many are familiar still, how many of these are watched, and whether all is told that is told
+/// without looking before. From so `many` on, they are watched.
+fn familiar_after(many: usize, script: &str, ours: impl FnMut(&OwnedFd)) -> (usize, usize, bool) {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("folder");
     fs::create_dir(&place).unwrap();
@@ -101,7 +104,7 @@ fn familiar_after(script: &str, ours: impl FnMut(&OwnedFd)) -> (usize, bool) {
     );
     let mut child = Child::spawn(&script);
     child.until_ready();
-    let familiar = Familiar::of(&[child.pid()], &[]);
+    let familiar = familiar::look(&[child.pid()], &[], many).unwrap();
     assert!(familiar.descriptor((child.pid(), 5), me()).is_some());
     child.goes_on();
     let process = pidfd::open(child.pid()).unwrap();
@@ -109,7 +112,9 @@ fn familiar_after(script: &str, ours: impl FnMut(&OwnedFd)) -> (usize, bool) {
     let told = |familiar: &Familiar| {
         let mut collector = Collector::new([child.pid()].into(), &[], familiar).unwrap();
         collector.table(child.pid()).unwrap();
-        let known = collector.registry.found.iter().filter(|one| one.0.familiar.is_some()).count();
+        let found = collector.registry.found.iter().map(|(found, _)| found);
+        let watched = found.clone().filter(|one| matches!(one.told, Told::Position(_))).count();
+        let known = (found.filter(|one| one.familiar.is_some()).count(), watched);
         let mut collected = collector.finish(false, &mut Vec::new()).unwrap();
         collected.objects.retain(|_, record| record.kind == "file");
         let of_files = |id: &OpenFileId, file: &OpenFile| {
@@ -121,32 +126,50 @@ fn familiar_after(script: &str, ours: impl FnMut(&OwnedFd)) -> (usize, bool) {
         (known, (files, collected.objects, collected.descriptors))
     };
     let ((known, with), (_, without)) = (told(&familiar), told(&Familiar::default()));
-    assert!(known == 0 || !with.0.is_empty());
-    (known, with == without)
+    assert!(known.0 == 0 || !with.0.is_empty());
+    (known.0, known.1, with == without)
 }
+
+/// Whatever is done to it, and whether it is familiar then, and watched.
+const DONE: [(&str, usize, usize); 18] = [
+    ("true", 1, 1),
+    ("head -c 3 <&5", 1, 0), // The first reading since it was written.
+    ("dd bs=1 skip=3 count=0 <&5 2>/dev/null", 1, 1),
+    ("exec 6<&5", 1, 1),
+    ("exec 6<file", 1, 1),
+    ("echo more >&5", 0, 0),
+    ("echo a fresh start >file", 0, 0),
+    ("echo 9876543210 >file", 0, 0),
+    ("truncate -s 0 file; truncate -s 11 file", 0, 0),
+    ("mv file other", 0, 0),
+    ("mv ../folder ../other", 0, 0),
+    ("rm file", 0, 0),
+    ("cp file other; mv other file", 0, 0),
+    ("ln file other", 0, 0),
+    ("chmod 600 file", 0, 0),
+    ("flock 5", 1, 0),
+    ("exec 5<>other", 0, 0),
+    ("exec 5<&-", 0, 0),
+];
 
 #[test]
 fn whatever_becomes_of_a_familiar_file_is_told() {
     let nothing = |_: &OwnedFd| {};
-    assert_eq!(familiar_after("true", nothing), (1, true));
+    let own = |fd: &OwnedFd| {
+        let mut batch = Batch::default();
+        let args = [fd.as_raw_fd().into(), F_SETOWN.into(), me().0.into()];
+        batch.call("fcntl", SYS_fcntl, args);
+        Here.perform(&batch).unwrap()[0].value().unwrap();
+    };
     let append = |fd: &OwnedFd| drop(fcntl(fd, FcntlArg::F_SETFL(OFlag::O_APPEND)).unwrap());
-    assert_eq!(familiar_after("true", append), (1, true));
-    for (script, familiar) in [
-        ("head -c 3 <&5", 1),
-        ("exec 6<&5", 1),
-        ("exec 6<file", 1),
-        ("echo more >&5", 0),
-        ("mv file other", 0),
-        ("mv ../folder ../other", 0),
-        ("rm file", 0),
-        ("cp file other; mv other file", 0),
-        ("ln file other", 0),
-        ("chmod 600 file", 0),
-        ("flock 5", 1),
-        ("exec 5<>other", 0),
-        ("exec 5<&-", 0),
-    ] {
-        let script = format!("{{ {script}; }} >/dev/null");
-        assert_eq!(familiar_after(&script, nothing), (familiar, true), "{script}");
+    for many in [usize::MAX, 1] {
+        assert_eq!(familiar_after(many, "true", append), (1, 0, true));
+        assert_eq!(familiar_after(many, "true", own), (1, 0, true));
+        for (script, familiar, watched) in DONE {
+            let watched = if many == 1 { watched } else { 0 };
+            let script = format!("{{ {script}; }} >/dev/null");
+            let seen = familiar_after(many, &script, nothing);
+            assert_eq!(seen, (familiar, watched, true), "{script}");
+        }
     }
 }

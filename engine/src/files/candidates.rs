@@ -10,13 +10,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use nix::libc::PROT_WRITE;
 use nix::sys::statfs::statfs;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::family;
-use crate::inventory::{Backing, Inventory, OpenFileId, Pid};
+use crate::inventory::{Backing, Inventory, ObjectId, OpenFileId, Pid};
 use crate::lock;
 use crate::object;
 use crate::open_file::OpenFile;
@@ -44,26 +43,29 @@ const READ_BYTES_MAX: u64 = 64 << 20;
 /// So much older than the tree may be what was put back for it at a restore.
 const SLACK_SECONDS: i64 = 10;
 
-/// Of a frozen tree.
-#[must_use]
-pub fn of_inventory(inventory: &Inventory) -> BTreeSet<Candidate> {
+/// Of a frozen tree, but for objects of which enough is `known`, ascending.
+pub(super) fn of_inventory(inventory: &Inventory, known: &[ObjectId]) -> BTreeSet<Candidate> {
     let mapped = inventory.spaces.values().flat_map(|space| &space.vmas).filter_map(|vma| {
         let Backing::File { open_file, .. } = vma.backing else { return None };
         (vma.shared && vma.flags.iter().any(|flag| flag == "mw")).then_some(open_file)
     });
     let mapped: BTreeSet<OpenFileId> = mapped.collect();
-    let written = |id: &OpenFileId, file: &OpenFile| {
-        let flags = OFlag::from_bits_retain(file.flags());
-        mapped.contains(id)
-            || (flags & OFlag::O_ACCMODE != OFlag::O_RDONLY && !flags.contains(OFlag::O_PATH))
-    };
+    let written = |id: &OpenFileId, file: &OpenFile| mapped.contains(id) || file.may_write();
     let began = began(inventory.processes.keys());
     let candidate = |(id, file): (&OpenFileId, &OpenFile)| {
-        let record = inventory.objects.get(&file.refers_to().0)?;
+        let object = file.refers_to().0;
+        if known.binary_search(&object).is_ok() {
+            return None;
+        }
+        let record = inventory.objects.get(&object)?;
         let (path, device, inode) = object::named_regular_file(record)?;
         let read_only = !written(id, file);
         let one = Candidate { path, device, inode, mapped: mapped.contains(id), read_only };
-        (!read_only || is_own(&one, began?)).then_some(one)
+        let own = || {
+            let meta = fs::symlink_metadata(&one.path);
+            meta.is_ok_and(|meta| began.is_some_and(|at| is_own(meta.ctime(), meta.len(), at)))
+        };
+        (!read_only || own()).then_some(one)
     };
     let all: BTreeSet<_> = inventory.open_files.iter().filter_map(candidate).collect();
     let written: BTreeSet<_> = all.iter().filter(|one| !one.read_only).map(inode).collect();
@@ -74,14 +76,14 @@ fn inode(candidate: &Candidate) -> (u64, u64) {
     (candidate.device, candidate.inode)
 }
 
-/// Whether a file has changed since the tree began, at `began` in seconds of real time.
-fn is_own(candidate: &Candidate, began: i64) -> bool {
-    let meta = fs::symlink_metadata(&candidate.path);
-    meta.is_ok_and(|meta| meta.ctime() >= began - SLACK_SECONDS && meta.len() <= READ_BYTES_MAX)
+/// Whether a file that is only read has changed since the tree began, both in seconds of real time, and is not too
+/// long to be kept.
+pub(crate) fn is_own(changed: i64, len: u64, began: i64) -> bool {
+    changed >= began - SLACK_SECONDS && len <= READ_BYTES_MAX
 }
 
 /// When the first of these processes began, in seconds of real time.
-fn began<'a>(pids: impl Iterator<Item = &'a Pid>) -> Option<i64> {
+pub(crate) fn began<'a>(pids: impl Iterator<Item = &'a Pid>) -> Option<i64> {
     let started = pids.filter_map(|pid| {
         let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         Stat::parse(&String::from_utf8_lossy(&text)).ok()?.started().ok()

@@ -15,14 +15,15 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MA
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::fdatasync;
 
-use super::candidates::Candidate;
+use super::candidates::{Candidate, of_inventory};
 use super::contents;
+use super::foreseen::{AsBefore, Looked};
 use super::record::{Entry, EntryKind, Files, Inode, Stamp};
 use super::scan::{Scanned, look, scan};
 use super::twin::{Ahead, Twins};
 use crate::error::{Error, Result, kernel};
 use crate::image::{Contents, ImageSink};
-use crate::inventory::FileId;
+use crate::inventory::{FileId, Inventory};
 
 /// What is looked after beside the files that the tree is writing.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +47,8 @@ pub struct Capture<'a> {
     bytes: u64,
     ahead: BTreeMap<Inode, Ahead>,
     twins: Twins,
+    /// What will be so unless it changes.
+    foreseen: Vec<Option<Entry>>,
     /// In the pause.
     standing: bool,
 }
@@ -95,6 +98,7 @@ impl<'a> Capture<'a> {
             bytes: 0,
             ahead: BTreeMap::new(),
             twins: Twins::default(),
+            foreseen: Vec::new(),
             standing: false,
         }
     }
@@ -115,6 +119,47 @@ impl<'a> Capture<'a> {
         }
         self.look_at_all(candidates, sink)?;
         Ok(sink.settle()?)
+    }
+
+    /// Reads what these files hold, as far as that is not read yet; of those that do not change until the pause,
+    /// nothing has to be done in it.
+    pub fn foresee(&mut self, looked: &[Looked], sink: &mut dyn ImageSink) -> Result<()> {
+        for one in looked {
+            let foreseen = self.entry_of(one, sink)?;
+            self.foreseen.push(foreseen);
+        }
+        Ok(sink.settle()?)
+    }
+
+    /// `None`: it has changed already, or may have, or is none of our business.
+    fn entry_of(&mut self, looked: &Looked, sink: &mut dyn ImageSink) -> Result<Option<Entry>> {
+        let candidate = &looked.candidate;
+        if self.is_spared(&candidate.path) {
+            return Ok(None);
+        }
+        let Some(mut entry) = look(&candidate.path)?.filter(|entry| looked.is_told_by(entry))
+        else {
+            return Ok(None);
+        };
+        self.keep(&mut entry, false, sink)?;
+        let read = self.read.get(&inode(&entry));
+        let settled = read.is_some_and(|read| read.settled && read.stamp == entry.stamp);
+        let read_only = candidate.read_only;
+        Ok(settled.then_some(Entry { read_only, ..entry }))
+    }
+
+    /// In the pause: which files have to be looked at now. The others are as they were foreseen.
+    pub fn candidates(&mut self, inventory: &Inventory, same: &AsBefore) -> BTreeSet<Candidate> {
+        let mut foreseen = std::mem::take(&mut self.foreseen);
+        let mut known = Vec::with_capacity(same.0.len());
+        for (object, at) in &same.0 {
+            let entry = at.map(|at| foreseen.get_mut(at).and_then(Option::take));
+            if entry != Some(None) {
+                known.push(*object);
+                self.foreseen.push(entry.flatten());
+            }
+        }
+        of_inventory(inventory, &known)
     }
 
     /// Right before the pause: what twins lag behind now they need not catch up with in it.
@@ -142,7 +187,7 @@ impl<'a> Capture<'a> {
         }
         let tracked = self.selection.tracked.iter();
         let tracked = tracked.map(|path| path.as_os_str().as_bytes().to_vec()).collect();
-        let files = Files { tracked, entries: entries.into_values().collect() };
+        let files = Files { tracked, entries: self.with_foreseen(entries) };
         let skipped = self
             .skipped
             .iter()
@@ -157,6 +202,16 @@ impl<'a> Capture<'a> {
             bytes: self.bytes,
             twins: self.twins,
         })
+    }
+
+    /// All entries, by their paths.
+    fn with_foreseen(&mut self, entries: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
+        let foreseen = std::mem::take(&mut self.foreseen).into_iter().flatten();
+        let foreseen = foreseen.filter(|one| !entries.contains_key(one.path()));
+        let mut all: Vec<_> = foreseen.collect();
+        all.extend(entries.into_values());
+        all.sort_by(|one, other| one.path.cmp(&other.path));
+        all
     }
 
     fn is_spared(&self, path: &Path) -> bool {

@@ -1,7 +1,7 @@
 use super::capture::{inode_of, tells_of_mapped_writes};
 use super::*;
 use crate::image::{Contents, ImageSink, ImageSource};
-use crate::inventory::Inventory;
+use crate::inventory::{FileId, Inventory, ObjectId};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -307,6 +307,40 @@ fn what_was_only_read_is_put_back_if_it_is_gone() {
     assert_eq!(summary.changed, [paths[0].clone()]);
     assert_eq!(fs::read_to_string(&paths[0]).unwrap(), "then");
     assert_eq!(fs::read_to_string(&paths[1]).unwrap(), "now");
+}
+
+/// What was looked at closely and is as it was then is not looked at again; what has changed by the time that it is
+/// read is not relied on.
+#[test]
+fn what_was_foreseen_is_not_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a", "b", "c"].map(|name| folder.path().join(name));
+    paths.iter().for_each(|path| fs::write(path, "then").unwrap());
+    settle();
+    let looked = |path: &PathBuf| {
+        let candidate = candidate(path, false).pop_first().unwrap();
+        Looked { candidate, stat: nix::sys::stat::lstat(path).unwrap() }
+    };
+    let open = paths.iter().flat_map(|path| candidate(path, false)).collect();
+    let (selection, previous) = (Selection::default(), Files::default());
+    let mut memory = Memory::default();
+    let mut capture = Capture::new(&selection, &previous);
+    capture.read_ahead(&open, &mut memory).unwrap();
+    let all: Vec<_> = paths.iter().map(looked).collect();
+    fs::write(&paths[1], "now").unwrap();
+    capture.foresee(&all, &mut memory).unwrap();
+    fs::remove_file(&paths[2]).unwrap();
+    // As the tree has them; the last has changed, of all that was looked at, and is found anew or not at all.
+    let same = AsBefore(vec![(ObjectId(4), Some(0)), (ObjectId(7), Some(1)), (ObjectId(9), None)]);
+    assert_eq!(capture.candidates(&Inventory::default(), &same), BTreeSet::new());
+    let captured = capture.finish(&candidate(&paths[1], false), &mut memory).unwrap();
+    let found: Vec<_> = captured.files.entries.iter().map(Entry::path).collect();
+    assert_eq!(found, [&paths[0], &paths[1]]);
+    let contents = |at: usize| {
+        let id = captured.files.entries[at].id;
+        memory.streams[&Contents::File(FileId(id))][&0].clone()
+    };
+    assert_eq!((contents(0), contents(1)), (b"then".to_vec(), b"now".to_vec()));
 }
 
 fn candidate(path: &Path, mapped: bool) -> BTreeSet<Candidate> {

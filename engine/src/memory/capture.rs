@@ -34,6 +34,8 @@ pub(crate) struct Copy {
     pub(crate) spaces: BTreeMap<SpaceId, (Pid, Own)>,
     /// What objects gave.
     pub(crate) bulk: Bulk,
+    /// Whether a restore could do it has yet to be found out.
+    pub(crate) unchecked: bool,
     /// What only the tree itself holds still.
     standing: Vec<Part>,
     /// What is held though the tree may run on.

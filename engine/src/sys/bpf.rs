@@ -61,22 +61,33 @@ struct Link {
     target: u32,
     attach_type: u32,
     flags: u32,
-    whom: u64,
-    whom_bytes: u32,
+    info: u64,
+    info_bytes: u32,
     pad: u32,
 }
 const _: () = assert!(size_of::<Link>() == 32);
 
-/// `union bpf_iter_link_info`, for tasks: one thread, or all of one process; since 6.1.
+/// Which tasks a program looks at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Whom {
+    /// Those of our PID namespace.
+    All,
+    /// Since 6.1.
+    Thread(i32),
+    /// All threads of it, or all its descriptors; since 6.1.
+    Process(i32),
+}
+
+/// `union bpf_iter_link_info`, for tasks.
 #[repr(C)]
-struct Whom {
+struct Info {
     tid: u32,
     pid: u32,
     process: u32,
     pad: u32,
 }
-const WHOM_BYTES: u32 = 16;
-const _: () = assert!(size_of::<Whom>() == 16);
+const INFO_BYTES: u32 = 16;
+const _: () = assert!(size_of::<Info>() == 16);
 
 /// Likewise, for `BPF_ITER_CREATE`.
 #[repr(C)]
@@ -112,16 +123,22 @@ pub(crate) fn load(instructions: &[Instruction], function: u32) -> Result<OwnedF
     bpf(command::PROG_LOAD, &load)
 }
 
-/// Attaches it: to all tasks, or to this thread only.
-pub(crate) fn attach(program: BorrowedFd<'_>, only: Option<i32>) -> Result<OwnedFd> {
-    let whom = Whom { tid: only.map_or(0, i32::unsigned_abs), pid: 0, process: 0, pad: 0 };
+/// Attaches it.
+pub(crate) fn attach(program: BorrowedFd<'_>, whom: Whom) -> Result<OwnedFd> {
+    let (tid, pid) = match whom {
+        Whom::All => (0, 0),
+        Whom::Thread(tid) => (tid.unsigned_abs(), 0),
+        Whom::Process(pid) => (0, pid.unsigned_abs()),
+    };
+    let info = Info { tid, pid, process: 0, pad: 0 };
+    let some = !matches!(whom, Whom::All);
     let link = Link {
         program: number(program),
         target: 0,
         attach_type: TRACE_ITER,
         flags: 0,
-        whom: if only.is_some() { std::ptr::from_ref(&whom).expose_provenance() as u64 } else { 0 },
-        whom_bytes: if only.is_some() { WHOM_BYTES } else { 0 },
+        info: if some { std::ptr::from_ref(&info).expose_provenance() as u64 } else { 0 },
+        info_bytes: if some { INFO_BYTES } else { 0 },
         pad: 0,
     };
     bpf(command::LINK_CREATE, &link)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use engine::external::External;
 use engine::family;
-use engine::files::{Capture, Files, Selection, Twins, of_inventory, of_running};
+use engine::files::{Capture, Files, Selection, Twins, of_running};
 use engine::inventory::{Inventory, Life, Pid};
 use engine::session::{
     self, Captured, Familiar, Foresight, Frozen, Inventoried, Kind, Options, Told,
@@ -179,10 +179,14 @@ fn take(
     if !plan.keep_files {
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
+    let familiar = familiar(plan, foresee, externals);
+    if !plan.keep_files {
+        capture.foresee(familiar.files(), &mut sink)?;
+    }
     // If it comes to nothing before they tell, nobody knows what they knew.
     let mut known = trackers.as_mut().map(std::mem::take);
     let watching = known.as_deref_mut().unwrap_or_default();
-    let ahead = Ahead::of(plan, foresee, externals, (watching, before.as_ref()));
+    let ahead = Ahead::of(plan, foresee, familiar, (watching, before.as_ref()));
     capture.catch_up();
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
@@ -198,9 +202,9 @@ fn take(
     let first = settled.map(|settled| Pid(settled.first)).or(plan.roots.first().copied());
     lives(inventory, first.unwrap_or(Pid(0)))?;
     let (processes, threads) = count(inventory);
-    let open = of_inventory(inventory);
     let (mut notes, mut twins) = (Vec::new(), Twins::default());
     if !plan.keep_files {
+        let open = capture.candidates(inventory, inventoried.as_before());
         let files = capture.finish(&open, &mut sink)?;
         (notes, twins) = (files.notes.clone(), files.twins);
         inventoried.add(files.files, files.notes);
@@ -234,22 +238,30 @@ impl Ahead {
     fn of(
         plan: &Plan<'_>,
         foresee: bool,
-        externals: &[External],
+        familiar: Familiar,
         (watching, parent): (&mut [Tracking], Option<&Inventory>),
     ) -> Self {
         let pids = family::of(plan.roots);
-        let (foresight, familiar) = match (foresee, plan.stop) {
-            (false, _) => (Foresight::default(), Familiar::default()),
-            (true, true) => (Foresight::of_most(&pids), Familiar::default()),
-            (true, false) => {
-                (Foresight::of(&pids, watching, parent), Familiar::of(&pids, externals))
-            }
+        let foresight = match (foresee, plan.stop) {
+            (false, _) => Foresight::default(),
+            (true, true) => Foresight::of_most(&pids),
+            (true, false) => Foresight::of(&pids, watching, parent),
         };
         let room = if plan.stop { Vec::new() } else { session::room(&pids, &foresight) };
         let Plan { close_tcp, private, .. } = *plan;
-        let options = Options { close_tcp, private, foresight, familiar, ..Options::default() };
+        let runs_on = !plan.stop;
+        let looked = Options { foresight, familiar, ..Options::default() };
+        let options = Options { close_tcp, private, runs_on, ..looked };
         Self { options, room }
     }
+}
+
+/// What is open, if the tree shall run on.
+fn familiar(plan: &Plan<'_>, foresee: bool, externals: &[External]) -> Familiar {
+    if !foresee || plan.stop {
+        return Familiar::default();
+    }
+    Familiar::of(&family::of(plan.roots), externals)
 }
 
 fn refused(inventoried: Inventoried) -> Error {
