@@ -215,6 +215,30 @@ fn a_thousand_cycles_leave_no_trace() {
     assert_eq!((checker.possessions(), checker.masks()), (before, masks));
 }
 
+/// Where a program hardly ever gets a processor, its thread was stopped anew before it had taken a step out of
+/// the cave, and again whenever its turn came: the next freeze gave up.
+#[test]
+fn who_leaves_an_old_cave_is_given_the_time() {
+    let start = |command: &str| Command::new("sh").args(["-c", command]).spawn().unwrap();
+    let mut walker = start("exec chrt -i 0 taskset -c 0 sleep 1000");
+    let mut busy = start("exec taskset -c 0 sh -c 'while :; do :; done'");
+    sleep_ms(300);
+    let pid = Pid(walker.id().cast_signed());
+    bury(tracer(pid, Some("remote:area-mapped")));
+    let turns = || {
+        let told = read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+        told.split_ascii_whitespace().nth(2).unwrap().parse::<u32>().unwrap()
+    };
+    let before = turns();
+    let frozen = Tree::freeze(&[pid], Duration::from_secs(3)).map(Tree::thaw);
+    let taken = turns() - before;
+    busy.kill().and_then(|()| busy.wait()).unwrap();
+    let alive = walker.try_wait().unwrap().is_none();
+    walker.kill().and_then(|()| walker.wait()).unwrap();
+    assert!(matches!(frozen, Ok(Ok(()))) && alive, "{frozen:?}");
+    assert!(taken <= 5, "{taken} turns until it was home");
+}
+
 /// Go's runtime catches every signal it can, so none can end a batch: the tracer follows system calls.
 #[test]
 fn a_go_program_survives_too() {

@@ -223,6 +223,7 @@ impl Freezer {
                     break;
                 }
             }
+            self.interrupt_walkers()?;
             looks = if news { 0 } else { looks + 1 };
             if looks > EAGER_LOOKS {
                 std::thread::sleep(pause(looks - EAGER_LOOKS, count));
@@ -233,12 +234,21 @@ impl Freezer {
                     self.look(tid)?; // Whoever stood may have been ended by an exec(2).
                 }
                 for tid in self.running() {
-                    if !self.is_waited_for(tid) {
+                    if !self.is_waited_for(tid) && !self.walkout.is_waited_for(tid) {
                         interrupt(tid)?; // The first one may have met its predecessor.
                     }
                 }
             }
         }
+    }
+
+    /// Who was in an old cave and has had a moment to leave it has to stop again.
+    fn interrupt_walkers(&mut self) -> Result<()> {
+        let walkers = self.walkout.have_gone_on();
+        if !walkers.is_empty() {
+            std::thread::sleep(PAUSE);
+        }
+        walkers.into_iter().try_for_each(interrupt)
     }
 
     /// Whom there is no more waiting for, if the time is up.
@@ -311,9 +321,8 @@ impl Freezer {
             raw => RegisterFile(raw.map_err(kernel("ptrace(PTRACE_GETREGSET)"))?),
         };
         if self.walkout.is_inside(task.pid, &raw) {
-            resume(tid, 0)?;
-            std::thread::sleep(PAUSE);
-            return interrupt(tid);
+            self.walkout.goes_on(tid);
+            return resume(tid, 0);
         }
         let restarting = raw.restarting();
         if restarting != raw {
@@ -373,7 +382,7 @@ impl Freezer {
                 break;
             }
             for tid in running {
-                if let Err(error) = self.look(tid) {
+                if let Err(error) = self.look(tid).and_then(|_| self.interrupt_walkers()) {
                     tracing::debug!(%tid, %error, "while giving up");
                 }
             }
