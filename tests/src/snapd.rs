@@ -21,6 +21,7 @@ pub struct Snapd {
     folder: PathBuf,
     limit: Duration,
     user: Option<String>,
+    log: Option<PathBuf>,
 }
 
 /// A call of snapd that goes on.
@@ -63,7 +64,7 @@ pub fn binary() -> PathBuf {
 
 impl Snapd {
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_path_buf(), limit: LIMIT, user: None }
+        Self { folder: folder.to_path_buf(), limit: LIMIT, user: None, log: None }
     }
 
     /// Another limit on its time.
@@ -80,6 +81,13 @@ impl Snapd {
         self
     }
 
+    /// With each step that the engine takes written to a file.
+    #[must_use]
+    pub fn telling(mut self, file: &Path) -> Self {
+        self.log = Some(file.to_owned());
+        self
+    }
+
     /// The command itself, for callers with needs of their own.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = match &self.user {
@@ -93,6 +101,9 @@ impl Snapd {
         };
         command.args(args).current_dir(&self.folder).env("SNAPD_DIR", self.folder.join("state"));
         command.env("NO_COLOR", "1").env_remove("SNAPD_LAB");
+        if let Some(log) = &self.log {
+            command.env("SNAPD_LOG", "engine=trace").env("SNAPD_LOG_FILE", log);
+        }
         command
     }
 

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{Lab, Outcome, Running, eventually};
+use crate::{Lab, Outcome, Running, Snapd, eventually};
 
 /// A supervised program of a trial.
 #[derive(Debug)]
@@ -20,11 +20,23 @@ impl<'a> Workload<'a> {
     /// `snapd run --name NAME OPTIONS -- COMMAND` in the foreground, until it is there.
     #[track_caller]
     pub fn run(lab: &'a Lab, name: &str, options: &[&str], command: &[&str]) -> Self {
+        Self::run_by(lab, &lab.snapd(), name, options, command)
+    }
+
+    /// Likewise, with this snapd.
+    #[track_caller]
+    pub fn run_by(
+        lab: &'a Lab,
+        snapd: &Snapd,
+        name: &str,
+        options: &[&str],
+        command: &[&str],
+    ) -> Self {
         let mut args = vec!["run", "--name", name];
         args.extend(options);
         args.push("--");
         args.extend(command);
-        let mut workload = Self { lab, name: name.into(), run: Some(lab.snapd().spawn(&args)) };
+        let mut workload = Self { lab, name: name.into(), run: Some(snapd.spawn(&args)) };
         eventually(&format!("{name} runs"), Duration::from_secs(60), || {
             workload.fail_if_over();
             matches!(workload.state().as_deref(), Some("running" | "checkpointing"))

@@ -2,18 +2,23 @@
 // Two processes whose threads move amounts between cells far apart: in memory of their own, in areas that
 // no fork carries, and in memory that both share. No sum ever changes. A number that goes back and forth
 // between the two is never more than one ahead. A snapshot that is not of one instant breaks a sum for good.
+// Argument `medium`: the largest book has a third of that; `calm`: likewise, and only some hundred cells of it are
+// written, each in a page of its own; `small`: it is no larger than the others.
 #include "subject.h"
 #include <pthread.h>
 #include <sys/mman.h>
 
 #define OWN_CELLS (6u << 20)  // 48 MiB
+#define MEDIUM_CELLS (2u << 20)
 #define FEW_CELLS (32u << 10) // 256 KiB
+#define CALM_CELLS 300
 #define START 1000
 
 struct book {
     uint64_t *cells;
     unsigned count;
     pthread_mutex_t *lock;
+    unsigned every; // So many cells lie from one that is written to the next.
 };
 
 static struct shared {
@@ -23,6 +28,7 @@ static struct shared {
 } *shared;
 
 static struct book books[4];
+static unsigned own_cells = OWN_CELLS, written_cells = OWN_CELLS;
 
 static uint64_t *area(unsigned cells, int advice) {
     size_t bytes = cells * sizeof(uint64_t);
@@ -32,13 +38,16 @@ static uint64_t *area(unsigned cells, int advice) {
     return area;
 }
 
+static uint64_t *cell(struct book *book, uint64_t random) {
+    return &book->cells[random % (book->count / book->every) * book->every];
+}
+
 static void *transfer(void *seed) {
     uint64_t random = (uintptr_t)seed * 88172645463325252u + getpid();
     while (!shared->stop) {
         random ^= random << 13, random ^= random >> 7, random ^= random << 17;
         struct book *book = &books[random % 4];
-        uint64_t *from = &book->cells[(random >> 8) % book->count];
-        uint64_t *to = &book->cells[(random >> 32) % book->count];
+        uint64_t *from = cell(book, random >> 8), *to = cell(book, random >> 32);
         pthread_mutex_lock(book->lock);
         uint64_t amount = *from / 3;
         *from -= amount;
@@ -51,10 +60,10 @@ static void *transfer(void *seed) {
 static void open_books(void) {
     static pthread_mutex_t locks[3] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
                                        PTHREAD_MUTEX_INITIALIZER};
-    books[0] = (struct book){area(OWN_CELLS, 0), OWN_CELLS, &locks[0]};
-    books[1] = (struct book){area(FEW_CELLS, MADV_DONTFORK), FEW_CELLS, &locks[1]};
-    books[2] = (struct book){area(FEW_CELLS, MADV_WIPEONFORK), FEW_CELLS, &locks[2]};
-    books[3] = (struct book){shared->cells, FEW_CELLS, &shared->lock};
+    books[0] = (struct book){area(own_cells, 0), own_cells, &locks[0], own_cells / written_cells};
+    books[1] = (struct book){area(FEW_CELLS, MADV_DONTFORK), FEW_CELLS, &locks[1], 1};
+    books[2] = (struct book){area(FEW_CELLS, MADV_WIPEONFORK), FEW_CELLS, &locks[2], 1};
+    books[3] = (struct book){shared->cells, FEW_CELLS, &shared->lock, 1};
     for (int i = 0; i < 3; i++)
         for (unsigned at = 0; at < books[i].count; at++) books[i].cells[at] = START;
 }
@@ -108,7 +117,11 @@ static void work(void *(*talk)(void *), int in, int out) {
     close_books();
 }
 
-int main(void) {
+int main(int count, char **args) {
+    const char *how = count > 1 ? args[1] : "";
+    if (!strcmp(how, "small")) own_cells = written_cells = FEW_CELLS;
+    if (!strcmp(how, "medium")) own_cells = written_cells = MEDIUM_CELLS;
+    if (!strcmp(how, "calm")) own_cells = MEDIUM_CELLS, written_cells = CALM_CELLS;
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     MUST(shared != MAP_FAILED);
     pthread_mutexattr_t both;

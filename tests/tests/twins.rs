@@ -1,14 +1,9 @@
-//! Snapshots whose memory a twin holds while the program runs on: all of it is of one instant, and
-//! nothing of the twins is left.
+//! Snapshots whose memory a twin holds while the program runs on: flags of areas are of the same instant, and
+//! nothing of the twins is left. That all of it is of one instant is the matter of `consistency`.
 
 use std::time::Duration;
 
 use tests::{Lab, Workload, count, eventually, trial};
-
-fn newest(workload: &Workload<'_>) -> u64 {
-    let seqs = workload.snapshots();
-    seqs.iter().filter_map(|snapshot| snapshot["seq"].as_u64()).max().unwrap_or(0)
-}
 
 fn run<'a>(lab: &'a Lab, options: &[&str]) -> Workload<'a> {
     let ledger = lab.subject("ledger.c");
@@ -16,18 +11,6 @@ fn run<'a>(lab: &'a Lab, options: &[&str]) -> Workload<'a> {
     workload.wait_for("READY");
     workload
 }
-
-trial!(
-    /// Were a page or a process of another instant than the rest, a sum would be off for good.
-    of_one_instant, 900, |lab| {
-    let workload = run(lab, &["--every", "200ms", "--keep-last", "3"]);
-    for _ in 0..count(6, 500) {
-        let before = newest(&workload);
-        eventually("two more snapshots", Duration::from_secs(60), || newest(&workload) > before + 1);
-        lab.snapd().call(&["restore", "ledger", "--replace"]).ok();
-    }
-    workload.check();
-});
 
 trial!(
     /// Flags are asked for before the pause, and confirmed by the twin: what changes in between is noticed.

@@ -24,6 +24,7 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     /// Copies the pages in these ranges, or as many as it may.
+    #[tracing::instrument(level = "trace", name = "ahead", skip_all)]
     pub(super) fn of(pid: Pid, ranges: &Ranges) -> Self {
         let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else { return Self::default() };
         let (mut used, mut ahead) = (0_usize, Self::default());
