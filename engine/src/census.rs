@@ -50,7 +50,7 @@ pub enum Fact {
     Namespaces,
     /// Its control groups, as the address of all of them.
     ControlGroups,
-    /// `PF_*`: those of how it is killed when its memory is found broken.
+    /// `PF_*`: those of how it is killed when its memory is found broken, and of flushing.
     Flags,
     /// `TIF_*`: those of which instructions it may use.
     InfoFlags,

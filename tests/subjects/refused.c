@@ -59,7 +59,7 @@ static void child_of_a_namespace(void) {
 int main(int argc, char **argv) {
     MUST(argc == 2);
     const char *what = argv[1];
-    int set = -1, queue = -1, leased = -1;
+    int set = -1, queue = -1, leased = -1, key = -1;
     if (!strcmp(what, "thread")) {
         pthread_t thread;
         MUST(pthread_create(&thread, NULL, sleep_confined, NULL) == 0);
@@ -90,6 +90,9 @@ int main(int argc, char **argv) {
         MUST((set = semget(IPC_PRIVATE, 1, 0600)) >= 0 && semop(set, &up, 1) == 0);
     } else if (!strcmp(what, "messages")) {
         MUST((queue = msgget(IPC_PRIVATE, 0600)) >= 0);
+    } else if (!strcmp(what, "keys")) {
+        key = syscall(SYS_add_key, "user", "snapd", "secret", 6, -2); // KEY_SPEC_PROCESS_KEYRING
+        MUST(key > 0);
     } else if (!strcmp(what, "signals")) {
         sigset_t usr1;
         sigemptyset(&usr1);
@@ -105,6 +108,8 @@ int main(int argc, char **argv) {
         getppid();
         MUST(confined == 1);
     }
+    char secret[6];
+    MUST(key < 0 || (syscall(SYS_keyctl, 11, key, secret, 6) == 6 && !memcmp(secret, "secret", 6))); // KEYCTL_READ
     MUST(leased < 0 || fcntl(leased, F_GETLEASE) == F_WRLCK);
     MUST(set < 0 || (semctl(set, 0, GETVAL) == 5 && semctl(set, 0, IPC_RMID) == 0));
     MUST(queue < 0 || msgctl(queue, IPC_RMID, NULL) == 0);

@@ -94,6 +94,9 @@ trial!(
     /// Of a process only the first thread's descriptors were saved, and all threads got those.
     a_thread_with_its_own_descriptors, 60, |lab| cannot_be_saved(lab, "apart", "thread:apart"));
 trial!(emulated_system_calls, 60, |lab| cannot_be_saved(lab, "dispatch", "remote:dispatched"));
+trial!(
+    /// They were gone after a restore, and nothing had said so.
+    keys_of_its_own, 60, |lab| cannot_be_saved(lab, "keys", "keyrings:own"));
 trial!(segments, 60, |lab| cannot_be_saved(lab, "segments", "segments:in-use"));
 trial!(a_watched_directory, 60, |lab| cannot_be_saved(lab, "watch", "open_file:watched"));
 trial!(

@@ -14,6 +14,7 @@ fn three_times(lab: &Lab, file: &str, args: &[&str]) {
 
 trial!(threads, 300, |lab| three_times(lab, "threads.c", &[]));
 trial!(amx, 300, |lab| three_times(lab, "amx.c", &[]));
+trial!(attributes, 300, |lab| three_times(lab, "attributes.c", &[]));
 trial!(timeouts, 300, |lab| three_times(lab, "timeouts.c", &["0"]));
 trial!(pending, 300, |lab| three_times(lab, "pending.c", &[]));
 trial!(memory, 300, |lab| three_times(lab, "memory.c", &["64"]));

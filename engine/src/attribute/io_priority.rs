@@ -13,13 +13,15 @@ const WHO_PROCESS: i64 = 1;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct State {
-    /// Class and data; zero if it follows the nice value.
+    /// Class and data; without a class, it follows the nice value, and there are only hints.
     #[prost(int64, tag = "1")]
     priority: i64,
 }
 
 /// `IOPRIO_CLASS_SHIFT`: no class is the default, whatever level the kernel derives for it.
 const CLASS_SHIFT: u32 = 13;
+/// `IOPRIO_NR_LEVELS`.
+const LEVELS: i64 = 8;
 
 impl Attribute for IoPriority {
     const NAME: &'static str = "io_priority";
@@ -35,7 +37,8 @@ impl Attribute for IoPriority {
 
     fn answer(_: &mut Seen<'_, '_>, replies: &[Reply]) -> Result<State> {
         let priority = if_known(only(replies)?)?.unwrap_or_default();
-        Ok(State { priority: if priority >> CLASS_SHIFT == 0 { 0 } else { priority } })
+        let derived = if priority >> CLASS_SHIFT == 0 { priority % LEVELS } else { 0 };
+        Ok(State { priority: priority - derived })
     }
 
     fn restore(state: &State, batch: &mut Batch) {

@@ -117,9 +117,10 @@ values! {
     ChildSubreaper("child_subreaper", Process, Process) =
         libc::PR_GET_CHILD_SUBREAPER, |value| [libc::PR_SET_CHILD_SUBREAPER.into(), value],
         TELLS = Tells::Int;
-    /// No transparent huge pages in this address space.
+    /// No transparent huge pages in this address space; since 6.18, but where they are advised, by a flag that
+    /// is told beside and set apart.
     ThpDisable("thp_disable", Process, Process) =
-        libc::PR_GET_THP_DISABLE, |value| [libc::PR_SET_THP_DISABLE.into(), value];
+        libc::PR_GET_THP_DISABLE, |value| [libc::PR_SET_THP_DISABLE.into(), value & 1, value & !1];
     /// All its memory may be merged with equal pages of others (`ksm`).
     MemoryMerge("memory_merge", Process, Process) =
         PR_GET_MEMORY_MERGE, |value| [PR_SET_MEMORY_MERGE, value], ONE_WAY = true;

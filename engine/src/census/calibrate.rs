@@ -2,7 +2,7 @@
 //!
 //! The kernel describes its fields, but not the numbers of its flags, which change between versions.
 use super::{Fact, Row};
-use crate::procfs;
+use crate::procfs::{self, stat::IO_FLUSHER};
 use crate::sys::peculiar::{self, Peculiarity};
 
 /// Whether a field may be absent, because nobody has what it holds on this kernel.
@@ -31,7 +31,8 @@ impl Marks {
         if peculiar::may_flush_caches() {
             return None; // It cannot be tried without a switch of the whole machine.
         }
-        let mut marks = Self::default();
+        // The one flag of which /proc tells, so that its number stays.
+        let mut marks = Self { flags: IO_FLUSHER, ..Self::default() };
         for one in Peculiarity::ALL {
             let before = look()?;
             let Some(peculiar) = one.begin() else { continue };

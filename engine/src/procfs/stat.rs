@@ -1,6 +1,9 @@
 //! `/proc/PID/stat`: numbers of a process, found by their place (proc(5), `do_task_stat()`).
 use crate::error::{Error, Result};
 
+/// `PR_IO_FLUSHER` of `kernel/sys.c`: `PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE` of `include/linux/sched.h`.
+pub(crate) const IO_FLUSHER: u64 = 0x0018_0000;
+
 /// The numbers from the third on: the second, the name, may hold blanks and parentheses.
 #[derive(Debug, Clone)]
 pub(crate) struct Stat<'a> {
@@ -32,6 +35,11 @@ impl<'a> Stat<'a> {
 
     pub(crate) fn session(&self) -> Result<i32> {
         self.field(6)
+    }
+
+    /// Whether `PR_SET_IO_FLUSHER` is set.
+    pub(crate) fn is_io_flusher(&self) -> Result<bool> {
+        Ok(self.field::<u64>(9)? & IO_FLUSHER == IO_FLUSHER)
     }
 
     /// When it began, in ticks since boot.
