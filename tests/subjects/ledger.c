@@ -60,7 +60,9 @@ static void *transfer(void *seed) {
 static void open_books(void) {
     static pthread_mutex_t locks[3] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
                                        PTHREAD_MUTEX_INITIALIZER};
-    books[0] = (struct book){area(own_cells, 0), own_cells, &locks[0], own_cells / written_cells};
+    // Of a huge page no tracker tells which part was written.
+    int advice = written_cells < own_cells ? MADV_NOHUGEPAGE : 0;
+    books[0] = (struct book){area(own_cells, advice), own_cells, &locks[0], own_cells / written_cells};
     books[1] = (struct book){area(FEW_CELLS, MADV_DONTFORK), FEW_CELLS, &locks[1], 1};
     books[2] = (struct book){area(FEW_CELLS, MADV_WIPEONFORK), FEW_CELLS, &locks[2], 1};
     books[3] = (struct book){shared->cells, FEW_CELLS, &shared->lock, 1};
