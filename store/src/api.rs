@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::facts::{Event, Snapshot, SnapshotState, Workload};
 use crate::layout::Store;
 use crate::line::Line;
+use crate::packer::Compression;
 
 /// How to open a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct NewSnapshot {
     pub workload: String,
     /// The snapshot that it goes on from, and that `unchanged` refers to.
     pub parent: Option<u64>,
+    /// What compressing may cost.
+    pub compression: Compression,
 }
 
 /// A stream of a snapshot.

@@ -37,7 +37,7 @@ pub use self::facts::{
 pub use self::layout::Store;
 pub use self::line::Line;
 pub use self::medium::{STEPS, Watch};
-pub use self::packer::{Origin, Run};
+pub use self::packer::{Compression, Origin, Run};
 pub use self::prune::Pruned;
 pub use self::reader::Reader;
 pub use self::writer::{Sealed, Writer};

@@ -4,6 +4,7 @@
 //! listen: they kill the program there, or make the step fail as a full or broken disk would.
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -136,8 +137,9 @@ impl Medium {
     /// Has the kernel begin to write a range back, without waiting: the sync that follows finds
     /// little left to do. (The call promises less than it does; `mm/fadvise.c` starts write-back
     /// of what is dirty, and drops only what is clean.)
-    pub(crate) fn hurry(file: &File, at: u64, len: u64) {
-        if let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) {
+    pub(crate) fn hurry(file: &File, range: Range<u64>) {
+        let len = range.end.saturating_sub(range.start);
+        if let (Ok(at), Ok(len)) = (i64::try_from(range.start), i64::try_from(len)) {
             // A hint: where it fails nothing is lost but time.
             drop(posix_fadvise(file, at, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED));
         }

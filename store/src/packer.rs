@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::allowance::Allowance;
+pub use self::allowance::Compression;
 use self::outlet::Outlet;
 use self::pool::Pool;
 pub(crate) use self::pool::full_runs;
@@ -139,10 +140,10 @@ impl std::fmt::Debug for Packer {
 
 impl Packer {
     /// What is in `index` is not stored again.
-    pub(crate) fn new(store: &Store, index: Index) -> Self {
+    pub(crate) fn new(store: &Store, index: Index, compression: Compression) -> Self {
         let state = State { new: Names::default(), pack: None, looked_at: 0, failed: None };
         let (state, spent, turn) = (Mutex::new(state), Mutex::default(), Mutex::default());
-        let allowance = Allowance::default();
+        let allowance = Allowance::new(compression);
         let shared =
             Arc::new(Shared { store: store.clone(), index, state, allowance, spent, turn });
         Self {

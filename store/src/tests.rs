@@ -34,8 +34,12 @@ pub(crate) fn store() -> (TempDir, Store) {
     (dir, store)
 }
 
+pub(crate) fn new(workload: &str, parent: Option<u64>) -> NewSnapshot {
+    NewSnapshot { workload: workload.into(), parent, compression: Compression::Keeping }
+}
+
 pub(crate) fn begin(store: &Store, parent: Option<u64>) -> Result<Writer> {
-    store.begin(NewSnapshot { workload: "web".into(), parent })
+    store.begin(new("web", parent))
 }
 
 fn contents(reader: &Reader, name: &str, size: usize) -> Vec<u8> {
@@ -254,7 +258,7 @@ fn one_writer_at_a_time_has_a_workload() {
     let (_dir, store) = store();
     let _writer = begin(&store, None).unwrap();
     assert!(matches!(begin(&store, None), Err(Error::Busy { .. })));
-    store.begin(NewSnapshot { workload: "other".into(), parent: None }).unwrap();
+    store.begin(new("other", None)).unwrap();
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Sealed {
 impl Store {
     /// Begins a snapshot of a workload, which goes on from `parent` if there is one.
     pub fn begin(&self, new: NewSnapshot) -> Result<Writer> {
-        let NewSnapshot { workload, parent } = new;
+        let NewSnapshot { workload, parent, compression } = new;
         let own = self.own_workload(&workload)?;
         let (joined, condemned) = epoch::join(self)?;
         space::check_reserve(self.dir())?;
@@ -107,7 +107,7 @@ impl Store {
             record_bytes: 0,
             streams: BTreeMap::new(),
             next_id: 0,
-            packer: Packer::new(self, Index::load(self, &trusted)?),
+            packer: Packer::new(self, Index::load(self, &trusted)?, compression),
             _locks: (own, joined),
         })
     }

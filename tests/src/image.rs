@@ -4,7 +4,7 @@ use std::path::Path;
 
 use engine::image::{decode, encode};
 use engine::inventory::Inventory;
-use store::{NewSnapshot, Options, Store};
+use store::{Compression, NewSnapshot, Options, Store};
 
 /// The workload's name in images of `dump`.
 const IMAGE: &str = "image";
@@ -19,7 +19,8 @@ pub fn altered(from: &Path, to: &Path, alter: impl FnOnce(&mut Inventory)) {
     let mut inventory = decode(&reader.record().expect("its record")).expect("a good record");
     alter(&mut inventory);
     let target = Store::create(to, options).expect("a new store");
-    let new = NewSnapshot { workload: IMAGE.into(), parent: None };
+    let new =
+        NewSnapshot { workload: IMAGE.into(), parent: None, compression: Compression::Waiting };
     let mut writer = target.begin(new).expect("a writer");
     writer.definition(reader.definition()).expect("its definition");
     for stream in reader.streams().expect("its streams") {

@@ -11,30 +11,56 @@
 //! much.
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// So many compressed bytes may come out of any snapshot: a quarter of a second of one processor.
-const ALWAYS: i64 = 40 << 20;
-/// And one more of each so many that are stored.
-const OF: i64 = 32;
+/// What compressing may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// A fifth of the time, where there is much: for what is kept.
+    #[default]
+    Keeping,
+    /// Next to nothing, since somebody waits: only what shrinks to almost nothing is compressed, which is
+    /// faster than to write it.
+    Waiting,
+}
 
-#[derive(Debug)]
-pub(super) struct Allowance(AtomicI64);
+impl Compression {
+    /// So many compressed bytes may come out of any snapshot. Of what is kept, a quarter of a second of one
+    /// processor.
+    const fn always(self) -> i64 {
+        match self {
+            Self::Keeping => 40 << 20,
+            Self::Waiting => 1 << 20,
+        }
+    }
 
-impl Default for Allowance {
-    fn default() -> Self {
-        Self(AtomicI64::new(ALWAYS))
+    /// And one more of each so many that are stored.
+    const fn one_of(self) -> i64 {
+        match self {
+            Self::Keeping => 32,
+            Self::Waiting => 64,
+        }
     }
 }
 
+#[derive(Debug)]
+pub(super) struct Allowance {
+    left: AtomicI64,
+    one_of: i64,
+}
+
 impl Allowance {
+    pub(super) fn new(compression: Compression) -> Self {
+        Self { left: AtomicI64::new(compression.always()), one_of: compression.one_of() }
+    }
+
     /// Whether the next chunk may be compressed.
     pub(super) fn is_left(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
+        self.left.load(Ordering::Relaxed) > 0
     }
 
     /// Counts a chunk: what there was of it, and how many bytes LZ4 made of that.
     pub(super) fn count(&self, raw: usize, compressed: usize) {
         let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.0.fetch_add(signed(raw) / OF - signed(compressed), Ordering::Relaxed);
+        self.left.fetch_add(signed(raw) / self.one_of - signed(compressed), Ordering::Relaxed);
     }
 }
 
@@ -43,9 +69,9 @@ mod tests {
     use super::*;
 
     /// How many of so many chunks are compressed that shrink to so many bytes.
-    fn compressed(chunks: usize, len: usize) -> usize {
+    fn compressed(compression: Compression, chunks: usize, len: usize) -> usize {
         const RAW: usize = 64 << 10;
-        let allowance = Allowance::default();
+        let allowance = Allowance::new(compression);
         let once = |_: &usize| {
             let may = allowance.is_left();
             allowance.count(RAW, if may { len } else { 0 });
@@ -56,9 +82,17 @@ mod tests {
 
     #[test]
     fn little_is_compressed_and_of_much_what_shrinks_well() {
-        assert_eq!(compressed(1000, 40 << 10), 1000);
-        assert_eq!(compressed(100_000, 2 << 10), 100_000);
-        let of_much = compressed(100_000, 40 << 10);
+        let kept = |chunks, len| compressed(Compression::Keeping, chunks, len);
+        assert_eq!(kept(1000, 40 << 10), 1000);
+        assert_eq!(kept(100_000, 2 << 10), 100_000);
+        let of_much = kept(100_000, 40 << 10);
         assert!((5_000..10_000).contains(&of_much), "{of_much}");
+    }
+
+    #[test]
+    fn who_waits_does_not_wait_for_what_hardly_shrinks() {
+        let waited_for = |len| compressed(Compression::Waiting, 10_000, len);
+        assert_eq!(waited_for(1000), 10_000);
+        assert!(waited_for(20 << 10) < 10_000 / 15);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each thread has an outlet of its own and compresses right into it, so that bytes are moved once on
 //! their way from a program's memory to the disk.
+use std::ops::Range;
 use std::sync::PoisonError;
 
 use super::Shared;
@@ -12,6 +13,8 @@ use crate::pack::{self, ALIGN, HEADER, Listing, Location};
 
 /// How much is written at once, about.
 const ROOM: usize = 512 << 10;
+/// How much the kernel is told to write back at once: less costs more of the processor.
+const STEP: u64 = 4 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Outlet {
@@ -79,7 +82,30 @@ impl Outlet {
         let turn = shared.turn.lock().unwrap_or_else(PoisonError::into_inner);
         medium.write_at(&extent.file, &extent.path, &[bytes], extent.at)?;
         drop(turn);
-        Medium::hurry(&extent.file, extent.at, len);
+        if let Some(behind) = behind(extent.at, len) {
+            Medium::hurry(&extent.file, behind);
+        }
         Ok(())
+    }
+}
+
+/// Pure: the steps before the one that ends in what was just written. Other threads have filled them by now.
+fn behind(at: u64, len: u64) -> Option<Range<u64>> {
+    let before = |at: u64| (at / STEP).saturating_sub(1) * STEP;
+    let behind = before(at)..before(at + len);
+    (!behind.is_empty()).then_some(behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_is_hurried_once_when_the_next_is_full() {
+        const WRITE: u64 = 700 << 10;
+        let all: Vec<_> = (0..100).filter_map(|count| behind(count * WRITE, WRITE)).collect();
+        assert!(all.windows(2).all(|two| two[0].end == two[1].start), "{all:?}");
+        assert_eq!((all[0].clone(), all[15].end), (0..STEP, 16 * STEP));
+        assert_eq!(behind(0, 3 * STEP), Some(0..2 * STEP));
     }
 }

@@ -1,8 +1,8 @@
 //! The threads: each takes work and does all of it, so that what it has read is still in its cache when
 //! it names, compresses and writes it.
 //!
-//! They are more than processors, for some wait for the disk. After a failure work is taken and dropped,
-//! so that nobody waits.
+//! They are one more than processors, for some wait for the disk; more than that push what others are at
+//! out of the caches. After a failure work is taken and dropped, so that nobody waits.
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::leaf::BLOCK;
 /// How much work may wait.
 const WAITING: usize = 4;
 /// So many threads may wait for the disk while others work.
-const AT_THE_DISK: usize = 2;
+const AT_THE_DISK: usize = 1;
 /// More than that many processors have no disk that keeps up.
 const PROCESSORS: usize = 4;
 

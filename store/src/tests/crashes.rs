@@ -55,7 +55,7 @@ fn life(disk: &std::sync::Arc<Disk>, model: &mut Model) -> Result<()> {
     take(&store, 3, Some(2), model)?;
     forget(&store, &[1], model)?;
     store.prune()?;
-    let other = store.begin(crate::NewSnapshot { workload: "other".into(), parent: None })?;
+    let other = store.begin(super::new("other", None))?;
     forget(&store, &[2], model)?;
     store.prune()?; // Beside a writer.
     drop(other);

@@ -1,11 +1,11 @@
 //! Writers, readers and pruning side by side, in threads and in processes that are killed.
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{contents, meta, noise, packs, snap, store};
-use crate::{NewSnapshot, Options, Store};
+use super::{contents, meta, new, noise, packs, snap, store};
+use crate::{Options, Store};
 
 fn begin_of(store: &Store, workload: &str, parent: Option<u64>) -> crate::Writer {
-    store.begin(NewSnapshot { workload: workload.into(), parent }).unwrap()
+    store.begin(new(workload, parent)).unwrap()
 }
 
 #[test]

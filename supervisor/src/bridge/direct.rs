@@ -8,7 +8,7 @@ use engine::image::ImageSource;
 use engine::inventory::Pid;
 use engine::restore::{Options, Parentage};
 use prost::Message;
-use store::{Store, Trigger};
+use store::{Compression, Store, Trigger};
 
 use super::image::{Sink, Source};
 use super::take::{Meanwhile, Plan, perform, watch};
@@ -81,6 +81,7 @@ pub fn dump(how: &Dump, tell: Tell<'_>) -> Result<Taken> {
         store: &store,
         workload: IMAGE,
         parent: None,
+        compression: Compression::Waiting,
         roots: &roots,
         selection: Selection { tracked: Vec::new(), spared: vec![spared] },
         keep_files: how.keep_files,

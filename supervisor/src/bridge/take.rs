@@ -16,7 +16,7 @@ use engine::session::{
     Tracker as Tracking,
 };
 use prost::Message;
-use store::{Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
+use store::{Compression, Meta, NewSnapshot, Sealed, Snapshot, Store, Tracker, Trigger};
 
 use super::Kept;
 use super::image::{Sink, inventory};
@@ -31,6 +31,7 @@ pub(super) struct Plan<'a> {
     pub(super) store: &'a Store,
     pub(super) workload: &'a str,
     pub(super) parent: Option<u64>,
+    pub(super) compression: Compression,
     pub(super) roots: &'a [Pid],
     pub(super) selection: Selection,
     pub(super) keep_files: bool,
@@ -111,6 +112,7 @@ pub fn checkpoint(
         store: &store,
         workload: &what.name,
         parent: store.line(&what.name)?.newest().filter(|seq| store.read(&what.name, *seq).is_ok()),
+        compression: Compression::Keeping,
         roots,
         selection: Selection {
             tracked: what.track.iter().chain(what.written_handed()).map(path).collect(),
@@ -173,7 +175,8 @@ fn take(
     let (before, none) = (parent_of(plan), Files::default());
     let previous = before.as_ref().map_or(&none, |image| &image.files);
     let (workload, parent) = (plan.workload.to_owned(), plan.parent);
-    let mut sink = Sink::new(plan.store.begin(NewSnapshot { workload, parent })?, tell);
+    let new = NewSnapshot { workload, parent, compression: plan.compression };
+    let mut sink = Sink::new(plan.store.begin(new)?, tell);
     sink.about(family::of(plan.roots).into_iter().map(resident).sum());
     let mut capture = Capture::new(&plan.selection, previous);
     if !plan.keep_files {
