@@ -28,7 +28,7 @@ use nix::sys::stat::fstat;
 pub(crate) use self::attributes::{News, OfProcess, attributes};
 use self::familiar::Familiar;
 use self::ranked::Ranked;
-use self::registry::{Found, Registry, Told};
+use self::registry::{Found, Held, Registry, Told};
 pub(crate) use self::unasked::Unasked;
 use crate::attribute::posix_locks_told;
 use crate::error::{Error, Obstacle, Result, kernel, kernel_io};
@@ -143,7 +143,8 @@ impl<'a> Collector<'a> {
                 self.ask_of(&mut of, slot.number)?;
                 continue;
             };
-            let open_file = self.registry.recall(one, pid, Told::Position(slot.position))?;
+            let (held, told) = (Held::Theirs(pid, slot.number), Told::Position(slot.position));
+            let open_file = self.registry.recall(one, (pid, held), told)?;
             let descriptor = Descriptor { open_file, cloexec: slot.cloexec };
             known.push(((table, RemoteFd(slot.number)), descriptor));
         }
@@ -159,15 +160,16 @@ impl<'a> Collector<'a> {
         let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
         let told = Told::Info(Rc::clone(&info));
         let open_file = if let Some(one) = self.familiar.descriptor((pid, number), me) {
-            self.registry.recall(one, pid, told)?
+            let held = one.held().unwrap_or(Held::Theirs(pid, number));
+            self.registry.recall(one, (pid, held), told)?
         } else {
             let fd = of.take(number)?;
             let stat = fstat(&fd).map_err(kernel("fstat"))?;
             if cloexec && is_slave(stat.st_rdev) {
                 self.doubtful.entry(pid).or_default().push(descriptor);
             }
-            let (fd, name) = (Rc::new(fd), format!("fd {number}").into());
-            let found = Found { fd, holder: pid, name, told, familiar: None };
+            let (held, name) = (Held::Ours(Rc::new(fd)), format!("fd {number}").into());
+            let found = Found { held, holder: pid, name, told, familiar: None };
             self.registry.find_or_add((stat.st_dev, stat.st_ino), found)?
         };
         if info.contains("POSIX") && of.locked.insert(open_file) {
@@ -181,7 +183,9 @@ impl<'a> Collector<'a> {
     /// The open file under an area, if it is familiar.
     pub(crate) fn familiar(&mut self, pid: Pid, area: &Area<'_>) -> Result<Option<OpenFileId>> {
         let Some(one) = self.familiar.mapping(area) else { return Ok(None) };
-        let id = self.registry.recall(one, pid, Told::Info(Rc::clone(&one.info)))?;
+        let Some(held) = one.held() else { return Ok(None) };
+        let told = Told::Info(Rc::clone(&one.info));
+        let id = self.registry.recall(one, (pid, held), told)?;
         self.opened.extend(one.own.clone().map(|key| (key, id)));
         Ok(Some(id))
     }
@@ -217,8 +221,8 @@ impl<'a> Collector<'a> {
         if let Some(known) = self.opened.get(&key) {
             return Ok(*known);
         }
-        let (fd, name, told) = (Rc::new(fd), name.into(), Told::Info(info.into()));
-        let found = Found { fd, holder: pid, name, told, familiar: None };
+        let (held, name, told) = (Held::Ours(Rc::new(fd)), name.into(), Told::Info(info.into()));
+        let found = Found { held, holder: pid, name, told, familiar: None };
         let id = self.registry.add(inode, found)?;
         self.opened.insert(key, id);
         Ok(id)

@@ -15,6 +15,11 @@ pub(crate) fn is_leased(info: &str) -> bool {
     Fields::parse(info).take_all("lock").iter().any(|lock| lock.contains("LEASE"))
 }
 
+/// Whether fdinfo tells of any lock: what holds one is not to be held by others, or the lock would outlast it.
+pub(crate) fn has_locks(info: &str) -> bool {
+    !Fields::parse(info).take_all("lock").is_empty()
+}
+
 /// Whose lock it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]

@@ -73,6 +73,22 @@ trial!(sqlite_in_wal_mode, 180, |lab| {
     assert_eq!(sqlite(&lab.path("tracked/base.sqlite"), "select count(*) from lines"), COUNT);
 });
 
+// Of many files those are not asked in the pause that have not changed: whatever becomes of one between a look and
+// the pause must be seen.
+trial!(many_files, 240, |lab| {
+    let subject = lab.subject("filing.c");
+    let office = Workload::run(lab, "office", &["--every", "100ms"], &[subject.to_str().unwrap()]);
+    for _ in 0..12 {
+        let before = office.snapshots().len();
+        eventually("two snapshots", Duration::from_secs(30), || {
+            office.snapshots().len() > before + 1
+        });
+        lab.snapd().call(&["rollback", "office"]).ok();
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    office.check();
+});
+
 fn sqlite(base: &Path, question: &str) -> String {
     let output = Command::new("sqlite3").arg(base).arg(question).output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().into()

@@ -28,8 +28,9 @@ const OF_FILE: i16 = 24;
 /// change has another one.
 const TOLD: u64 = 1 << 31;
 
-/// Of `struct file`: where it stands, how it is open, who is signalled (a pointer, since 6.12).
-const OF_OPEN_FILE: [&str; 3] = ["f_pos", "f_flags", "f_owner"];
+/// Of `struct file`: where it stands, how it is open, who is signalled (a pointer, since 6.12), by which mount it
+/// was found.
+const OF_OPEN_FILE: [&str; 4] = ["f_pos", "f_flags", "f_owner", "f_path.mnt"];
 /// Of `struct inode`: what stat(2) tells.
 const OF_INODE: [&str; 11] = [
     "i_mode",
@@ -75,10 +76,11 @@ pub(crate) struct Slot {
 /// Of its open file all but the position, and of the inode all that stat(2) tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shown {
-    /// Where the kernel has it: nobody else is there as long as somebody holds it.
+    /// Where the kernel has it.
     address: u64,
     flags: u64,
     owner: u64,
+    mount: u64,
     /// Somebody has a lock or a lease.
     locked: bool,
     inode: [u64; OF_INODE.len()],
@@ -124,11 +126,24 @@ impl Slot {
         for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
             *word = u64::from_ne_bytes(*bytes);
         }
-        let [number, table, closed, address, locks, a, b, c, position, flags, owner, inode @ ..] =
-            words;
+        let [
+            number,
+            table,
+            closed,
+            address,
+            locks,
+            a,
+            b,
+            c,
+            position,
+            flags,
+            owner,
+            mount,
+            inode @ ..,
+        ] = words;
         // A list leads to itself if there is nothing in it.
         let empty = lists.map(|list| list + locks) == [a, b, c];
-        let shown = Shown { address, flags, owner, locked: locks != 0 && !empty, inode };
+        let shown = Shown { address, flags, owner, mount, locked: locks != 0 && !empty, inode };
         let number = RawFd::try_from(number).ok()?;
         let (cloexec, position) = (closed >> (number % 64) & 1 != 0, position.cast_signed());
         Some((table, Self { number, cloexec, position, shown }))

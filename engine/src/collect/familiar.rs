@@ -8,14 +8,14 @@
 use std::cell::{OnceCell, RefCell};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::fcntl::OFlag;
 use nix::libc::{S_IFMT, S_IFREG};
 use nix::sys::stat::{FileStat, fstat, lstat};
 
-use super::registry::{Found, Told};
+use super::registry::{Found, Held, Told};
 use super::watched::{Mounts, Recognised, Watched};
 use super::{Collected, Collector, Opened, info_of, numbers, objects, watched};
 use crate::census::slots::Shown;
@@ -23,7 +23,7 @@ use crate::error::{Result, kernel};
 use crate::external::External;
 use crate::files::{Candidate, Looked, began, is_own};
 use crate::inventory::{ObjectId, ObjectRecord, OpenFileId, Pid};
-use crate::lock::is_leased;
+use crate::lock::has_locks;
 use crate::memory::collect::file;
 use crate::object::{Claim, Evidence, Kind, classify, named_regular_file};
 use crate::open_file::OpenFile;
@@ -47,8 +47,8 @@ type Mapped = (String, u64, String);
 /// An open file.
 #[derive(Debug)]
 pub(super) struct One {
-    /// Ours.
-    pub(super) fd: Rc<OwnedFd>,
+    /// Ours: as long as we have it, its locks last. There is none of those that are watched.
+    fd: RefCell<Option<Rc<OwnedFd>>>,
     /// For people.
     pub(super) name: Rc<str>,
     /// Its fdinfo then.
@@ -86,7 +86,8 @@ impl Familiar {
     /// The open file behind a descriptor, if it is as it was.
     pub(super) fn descriptor(&self, (pid, number): (Pid, RawFd), me: Pid) -> Option<&Rc<One>> {
         let one = self.descriptors.get(&(pid, number))?;
-        let same = kcmp::files((pid, number), (me, one.fd.as_raw_fd())).is_ok_and(Ordering::is_eq);
+        let ours = one.held()?.at(me);
+        let same = kcmp::files((pid, number), ours).is_ok_and(Ordering::is_eq);
         (same && one.is_as_it_was()).then_some(one)
     }
 
@@ -134,6 +135,16 @@ impl Familiar {
 }
 
 impl One {
+    /// Our duplicate.
+    pub(super) fn held(&self) -> Option<Held> {
+        self.fd.borrow().clone().map(Held::Ours)
+    }
+
+    /// Lets go of it: whoever has it may close it from now on.
+    pub(super) fn let_go(&self) {
+        self.fd.take();
+    }
+
     fn is_as_it_was(&self) -> bool {
         let key = |stat: &FileStat| {
             let changed = [stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec];
@@ -165,7 +176,8 @@ impl One {
             Told::Info(info) => info,
         };
         let (mut info, end) = (Fields::parse(info), self.open_file.refers_to().1);
-        let (now, cause) = OpenFile::collect(self.fd.as_fd(), object, end, &mut info)?;
+        let Some(held) = self.held() else { return Ok(None) };
+        let (now, cause) = OpenFile::collect(held.fd()?.as_fd(), object, end, &mut info)?;
         let plain = cause.is_none() && info.leftover().next().is_none();
         Ok(plain.then_some(now))
     }
@@ -237,12 +249,12 @@ impl Seen {
             }
             let inode = (stat.st_dev, stat.st_ino);
             let info = info_of(&fd)?;
-            if is_leased(&info) {
+            if has_locks(&info) {
                 continue;
             }
-            let (fd, name) = (Rc::new(fd), format!("fd {number}").into());
+            let (held, name) = (Held::Ours(Rc::new(fd)), format!("fd {number}").into());
             let told = Told::Info(info.into());
-            let found = Found { fd, holder: pid, name, told, familiar: None };
+            let found = Found { held, holder: pid, name, told, familiar: None };
             let id = collector.registry.find_or_add(inode, found)?;
             self.stats.entry(id).or_insert(stat);
             self.descriptors.push(((pid, number), id));
@@ -290,7 +302,7 @@ impl Seen {
             let (open_file, stat) = (open_files.remove(&id)?, *self.stats.get(&id)?);
             let object = Rc::clone(objects.get(&open_file.refers_to().0)?);
             let info = found.info().ok()?;
-            let Found { fd, name, .. } = found;
+            let (fd, name) = (RefCell::new(Some(found.held.fd().ok()?)), found.name);
             let own = own.remove(&id);
             let plain = evidence.external.is_none() && !evidence.is_place();
             let claim = classify(&evidence);

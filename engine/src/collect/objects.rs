@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::ranked::Ranked;
-use super::registry::{Found, Registry, Told};
+use super::registry::{Found, Held, Registry, Told};
 use super::unsupported;
 use super::{Collected, familiar, info_of};
 use crate::error::{Cause, Error, Obstacle, Result, kernel};
@@ -273,7 +273,7 @@ struct Part {
 
 impl Part {
     fn of(id: OpenFileId, end: End, found: &Found, seen: &Evidence) -> Result<Self> {
-        let fd = Rc::clone(&found.fd);
+        let fd = found.held.fd()?;
         let (name, info) = (Rc::clone(&found.name), found.info()?);
         let external = seen.external.clone();
         Ok(Self { id, end, fd, holder: found.holder, name, info, external })
@@ -297,8 +297,8 @@ impl Tree<'_> {
         }
         let info = info_of(&found)?;
         let (name, holder) = ("a descriptor in flight".into(), self.holder);
-        let (fd, told) = (Rc::new(found), Told::Info(info.into()));
-        self.registry.add(inode, Found { fd, holder, name, told, familiar: None })
+        let (held, told) = (Held::Ours(Rc::new(found)), Told::Info(info.into()));
+        self.registry.add(inode, Found { held, holder, name, told, familiar: None })
     }
 }
 
@@ -319,7 +319,7 @@ impl References for Tree<'_> {
         // In most cases the number means what it did.
         if let Some(id) = self.open_file_at(holder, entry.number)
             && let Some((known, _)) = self.registry.get(id)
-            && kcmp::watched((self.registry.me, known.fd.as_raw_fd()), self.registry.me, &slot)
+            && kcmp::watched(known.held.at(self.registry.me), self.registry.me, &slot)
                 .map_err(kernel("kcmp"))?
                 .is_eq()
         {

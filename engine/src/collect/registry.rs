@@ -1,6 +1,6 @@
 //! Every open file of the tree, once, with our duplicate of it.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::stat::fstat;
@@ -12,13 +12,12 @@ use crate::error::{Error, Result, kernel};
 use crate::external::External;
 use crate::inventory::{OpenFileId, Pid};
 use crate::object::{Evidence, Sockets};
-use crate::sys::kcmp;
+use crate::sys::{kcmp, pidfd};
 
 /// An open file as it was found.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Ours.
-    pub(super) fd: Rc<OwnedFd>,
+    pub(super) held: Held,
     /// Some process that has it.
     pub(super) holder: Pid,
     /// For people: what it is to whoever has it; what it is itself is added.
@@ -26,6 +25,37 @@ pub(super) struct Found {
     pub(super) told: Told,
     /// It was known before the pause, and is as it was but for what is told.
     pub(super) familiar: Option<Rc<One>>,
+}
+
+/// Where an open file is to be had.
+#[derive(Debug, Clone)]
+pub(super) enum Held {
+    /// We have a duplicate.
+    Ours(Rc<OwnedFd>),
+    /// Somebody has it by this number, who stands.
+    Theirs(Pid, RawFd),
+}
+
+impl Held {
+    /// Who has it, and by which number.
+    pub(super) fn at(&self, me: Pid) -> (Pid, RawFd) {
+        match self {
+            Self::Ours(fd) => (me, fd.as_raw_fd()),
+            Self::Theirs(pid, number) => (*pid, *number),
+        }
+    }
+
+    /// A duplicate of ours.
+    pub(super) fn fd(&self) -> Result<Rc<OwnedFd>> {
+        match self {
+            Self::Ours(fd) => Ok(Rc::clone(fd)),
+            Self::Theirs(pid, number) => {
+                let process = pidfd::open(*pid).map_err(kernel("pidfd_open"))?;
+                let taken = pidfd::take(process.as_fd(), *number);
+                taken.map(Rc::new).map_err(kernel("pidfd_getfd"))
+            }
+        }
+    }
 }
 
 /// What an open file tells without having changed.
@@ -42,7 +72,7 @@ impl Found {
     pub(super) fn info(&self) -> Result<Rc<str>> {
         match &self.told {
             Told::Info(info) => Ok(Rc::clone(info)),
-            Told::Position(_) => info_of(&self.fd).map(Rc::from),
+            Told::Position(_) => info_of(self.held.fd()?.as_ref()).map(Rc::from),
         }
     }
 }
@@ -79,34 +109,39 @@ impl Registry {
 
     /// The open file behind a duplicate, if it is known.
     pub(super) fn find(&self, inode: InodeKey, ours: BorrowedFd<'_>) -> Result<Option<OpenFileId>> {
-        Ok(self.search(inode, ours)?.ok())
+        Ok(self.search(inode, (self.me, ours.as_raw_fd()))?.ok())
     }
 
     /// Makes one known that is not yet.
     pub(super) fn add(&mut self, inode: InodeKey, mut found: Found) -> Result<OpenFileId> {
         let evidence = self.evidence(inode, &found)?;
         found.name = format!("{} ({})", found.name, evidence.link).into();
-        let place = self.search(inode, found.fd.as_fd())?.err();
+        let place = self.search(inode, found.held.at(self.me))?.err();
         self.insert((inode, place), found, Rc::new(evidence))
     }
 
     /// Makes one known if it is not yet.
     pub(super) fn find_or_add(&mut self, inode: InodeKey, found: Found) -> Result<OpenFileId> {
-        match self.find(inode, found.fd.as_fd())? {
-            Some(known) => Ok(known),
-            None => self.add(inode, found),
+        match self.search(inode, found.held.at(self.me))? {
+            Ok(known) => Ok(known),
+            Err(_) => self.add(inode, found),
         }
     }
 
     /// Likewise, of one that was looked at before.
-    pub(super) fn recall(&mut self, one: &Rc<One>, holder: Pid, told: Told) -> Result<OpenFileId> {
+    pub(super) fn recall(
+        &mut self,
+        one: &Rc<One>,
+        (holder, held): (Pid, Held),
+        told: Told,
+    ) -> Result<OpenFileId> {
         let inode = (one.evidence.inode.device, one.evidence.inode.number);
-        let place = match self.search(inode, one.fd.as_fd())? {
+        let place = match self.search(inode, held.at(self.me))? {
             Ok(known) => return Ok(known),
             Err(place) => place,
         };
-        let (fd, name) = (Rc::clone(&one.fd), Rc::clone(&one.name));
-        let found = Found { fd, holder, name, told, familiar: Some(Rc::clone(one)) };
+        let (name, familiar) = (Rc::clone(&one.name), Some(Rc::clone(one)));
+        let found = Found { held, holder, name, told, familiar };
         self.insert((inode, Some(place)), found, Rc::clone(&one.evidence))
     }
 
@@ -126,7 +161,7 @@ impl Registry {
     }
 
     fn evidence(&self, inode: InodeKey, found: &Found) -> Result<Evidence> {
-        let mut evidence = Evidence::of(found.fd.as_fd(), &self.sockets)?;
+        let mut evidence = Evidence::of(found.held.fd()?.as_fd(), &self.sockets)?;
         evidence.external = self.externals.get(&inode).cloned();
         Ok(evidence)
     }
@@ -149,7 +184,7 @@ impl Registry {
     pub(super) fn watched(&self, inode: u64, slot: &kcmp::EpollSlot) -> Result<Option<OpenFileId>> {
         for (_, known) in self.by_inode.iter().filter(|((_, number), _)| *number == inode) {
             let compare = |id: &OpenFileId| match self.get(*id) {
-                Some((ours, _)) => kcmp::watched((self.me, ours.fd.as_raw_fd()), self.me, slot)
+                Some((known, _)) => kcmp::watched(known.held.at(self.me), self.me, slot)
                     .map(std::cmp::Ordering::reverse),
                 None => Err(nix::errno::Errno::EBADF),
             };
@@ -168,12 +203,11 @@ impl Registry {
     fn search(
         &self,
         inode: InodeKey,
-        sought: BorrowedFd<'_>,
+        sought: (Pid, RawFd),
     ) -> Result<std::result::Result<OpenFileId, usize>> {
         let Some(known) = self.by_inode.get(&inode) else { return Ok(Err(0)) };
-        let here = |fd: BorrowedFd<'_>| (self.me, fd.as_raw_fd());
         let compare = |id: &OpenFileId| match self.get(*id) {
-            Some((known, _)) => kcmp::files(here(sought), here(known.fd.as_fd())),
+            Some((known, _)) => kcmp::files(sought, known.held.at(self.me)),
             None => Err(nix::errno::Errno::EBADF),
         };
         known.search(compare).map_err(kernel("kcmp"))

@@ -3,7 +3,8 @@
 //!
 //! A row tells of the open file and its inode, not of its name. Names change with the inode's time of change, but
 //! for those of directories above, and for what is mounted over them. So each directory is asked once whether its
-//! path still leads to it, and the kernel whether anything has been mounted.
+//! path still leads to it, and the kernel whether anything has been mounted. Open files are not held meanwhile: one
+//! that is closed, and opened anew, may have the very same row, but then there is nothing else to tell of it.
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -75,7 +76,9 @@ impl Watched {
                 tables.extend(Table::of(&slots, *pid, ones, &mut folders).map(|one| (*pid, one)));
             }
         }
-        Some(Self { tables, mounts, folders: folders.all })
+        let watched = Self { tables, mounts, folders: folders.all };
+        watched.all().for_each(|one| one.let_go());
+        Some(watched)
     }
 
     /// Their open files.
@@ -125,7 +128,8 @@ impl Table {
             let shown = rows.get(&number)?.shown;
             let plain = is_plain(one.evidence.filesystem) && one.is_told_by(&shown);
             let folder = if plain { folders.of(one)? } else { return None };
-            Some(Known { number, one: Rc::clone(one), shown, folder })
+            // Of more than one name the row would not tell by which it is open.
+            (one.stat.st_nlink == 1).then(|| Known { number, one: Rc::clone(one), shown, folder })
         };
         Some(Self { look, known: ones.into_iter().filter_map(known).collect() })
     }

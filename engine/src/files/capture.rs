@@ -6,6 +6,7 @@
 //! costs nothing. What has changed is read again, or gets a twin ([`super::twin`]) that is read later.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 #[cfg(test)]
 use std::os::unix::fs::MetadataExt;
@@ -255,17 +256,16 @@ impl<'a> Capture<'a> {
             Some(read)
                 if read.stamp == entry.stamp && read.settled && (!mapped || read.flushed) =>
             {
-                read
+                Some(read)
             }
             Some(read) => {
+                self.read.remove(&inode);
                 sink.restart(Contents::File(read.id))?;
                 self.take(read.id, entry, mapped, sink)?
             }
-            None => match self.first_look(entry, mapped, sink)? {
-                Some(read) => read,
-                None => return Ok(()),
-            },
+            None => self.first_look(entry, mapped, sink)?,
         };
+        let Some(read) = read else { return Ok(()) };
         self.read.insert(inode, read);
         entry.id = read.id.0;
         entry.settled = read.settled;
@@ -293,7 +293,7 @@ impl<'a> Capture<'a> {
         }
         let id = before.map_or(FileId(self.next_id), Entry::file);
         self.next_id = self.next_id.max(id.0 + 1);
-        self.take(id, entry, mapped, sink).map(Some)
+        self.take(id, entry, mapped, sink)
     }
 
     /// Whether reading a file now would likely be for nothing.
@@ -301,16 +301,20 @@ impl<'a> Capture<'a> {
         Ok(self.ahead.contains_key(&inode(entry)) && now()? - entry.stamp.mtime < BUSY)
     }
 
-    /// Has the sink read a file, now or later.
+    /// Has the sink read a file, now or later. `None`: it is not there, while the program runs.
     fn take(
         &mut self,
         id: FileId,
         entry: &Entry,
         mapped: bool,
         sink: &mut dyn ImageSink,
-    ) -> Result<Read> {
+    ) -> Result<Option<Read>> {
         let path = entry.path();
-        let file = File::open(path).map_err(Error::file("open", path))?;
+        let file = match File::open(path) {
+            // By now it has another name, or none: in the pause there will be one, or it is not asked for.
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.standing => return Ok(None),
+            opened => opened.map_err(Error::file("open", path))?,
+        };
         let looked_at = now()?;
         let before = Stamp::of(&file.metadata().map_err(Error::file("stat", path))?);
         let flushed = if self.standing && self.make_twin(id, &before) {
@@ -331,7 +335,7 @@ impl<'a> Capture<'a> {
         }
         // Only what stood still, and long enough, may be taken for unchanged later.
         let settled = after == before && before.settled(looked_at) && (!mapped || flushed);
-        Ok(Read { id, stamp: before, settled, flushed })
+        Ok(Some(Read { id, stamp: before, settled, flushed }))
     }
 
     /// Whether there is one now. What was dirty was written back after the file was looked at.

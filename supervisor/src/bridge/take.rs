@@ -196,6 +196,7 @@ fn take(
     meanwhile.begin()?;
     let options = Options { externals, trackers: known.as_deref(), ..ahead.options };
     let inventoried = frozen.inventory(&options);
+    drop(options); // What we hold of its open files.
     let settled = meanwhile.end(&mut sink)?;
     let mut inventoried = inventoried?;
     if !inventoried.obstacles().is_empty() {
