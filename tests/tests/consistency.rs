@@ -141,7 +141,8 @@ fn tracked(lab: &Lab, holder: Holder) {
     for _ in 0..restores() {
         assert_eq!(book.checkpoint(tracker), 100);
         let changed = book.checkpoint(tracker);
-        assert!(holder != Holder::CopyAhead || changed < 50, "{changed} % of it");
+        let few = holder == Holder::CopyAhead && tracker == "write-protect";
+        assert!(!few || changed < 50, "{changed} % of it");
         book.restore();
     }
     holder.has_held(restores(), tracker, &book.log);
