@@ -68,13 +68,14 @@ pub(super) fn collect(
     close_tcp: bool,
     obstacles: &mut Vec<Obstacle>,
 ) -> Result<Collected> {
+    let count = registry.found.len();
     let mut work = Drafts {
         registry,
         descriptors,
         table_of: tables.iter().map(|(pid, table)| (*pid, TableId(*table))).collect(),
-        all: Vec::new(),
-        by_key: HashMap::new(),
-        open_files: Vec::new(),
+        all: Vec::with_capacity(count),
+        by_key: HashMap::with_capacity(count),
+        open_files: Vec::with_capacity(count),
         assigned: 0,
         bulk: Bulk::default(),
         close_tcp,

@@ -107,6 +107,12 @@ impl Registry {
         })
     }
 
+    /// So many are about to become known.
+    pub(super) fn expect(&mut self, count: usize) {
+        self.found.reserve(count);
+        self.by_inode.reserve(count);
+    }
+
     /// The open file behind a duplicate, if it is known.
     pub(super) fn find(&self, inode: InodeKey, ours: BorrowedFd<'_>) -> Result<Option<OpenFileId>> {
         Ok(self.search(inode, (self.me, ours.as_raw_fd()))?.ok())
