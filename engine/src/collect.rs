@@ -18,6 +18,7 @@ mod unsupported;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -52,7 +53,7 @@ const CLOEXEC: u64 = 0o2_000_000;
 
 /// How those that we opened ourselves are told apart: by what it is (device, inode, link), and how it is
 /// open.
-type Opened = (u64, u64, u64, String);
+type Opened = (u64, u64, u64, OsString);
 
 /// What was collected.
 #[derive(Debug, Default)]
@@ -293,9 +294,9 @@ fn info_of(fd: &OwnedFd) -> Result<String> {
     procfs::text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).map_err(kernel_io("read"))
 }
 
-fn link_of(fd: &OwnedFd) -> Result<String> {
+fn link_of(fd: &OwnedFd) -> Result<OsString> {
     let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    Ok(link.map_err(kernel_io("readlink"))?.to_string_lossy().into_owned())
+    Ok(link.map_err(kernel_io("readlink"))?.into())
 }
 
 #[cfg(test)]

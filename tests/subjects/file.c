@@ -1,5 +1,5 @@
 // cc: gcc -O1 -g -Wall
-// Regular files: position, append, O_PATH, deleted ones, O_TMPFILE, a shared mapping, all kinds of locks.
+// Regular files: position, append, O_PATH, deleted ones, O_TMPFILE, a shared mapping, all kinds of locks, names that are no text.
 #include "subject.h"
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -20,6 +20,10 @@ int main(void) {
     char *area = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, mapped, 0);
     MUST(area != MAP_FAILED && close(mapped) == 0);
     strcpy(area + 4096, "kept by the mapping");
+    int odd = open("odd\xff\n (deleted)", O_RDWR | O_CREAT, 0600), odd_gone = open("gone\xfe", O_RDWR | O_CREAT, 0600);
+    MUST(write(odd, "odd", 3) == 3 && write(odd_gone, "gone", 4) == 4 && unlink("gone\xfe") == 0);
+    char *odd_area = mmap(NULL, 3, PROT_READ, MAP_SHARED, odd, 0);
+    MUST(odd_area != MAP_FAILED);
     int locks = open("locks", O_RDWR | O_CREAT, 0600), ofd = open("locks", O_RDWR), whole = open("whole", O_RDWR | O_CREAT, 0600);
     struct flock posix = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 5};
     struct flock open_file = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 7};
@@ -31,6 +35,7 @@ int main(void) {
     MUST(pread(deleted, text, 100, 0) == 9 && fstat(deleted, &facts) == 0 && facts.st_nlink == 0);
     MUST(pread(nameless, text, 100, 0) == 8 && !memcmp(text, "nameless", 8));
     MUST(!strcmp(area + 4096, "kept by the mapping"));
+    MUST(pread(odd, text, 100, 0) == 3 && !memcmp(odd_area, "odd", 3) && pread(odd_gone, text, 100, 0) == 4);
     area[0] = 'w';
     MUST((mapped = open("mapped", O_RDONLY)) >= 0 && read(mapped, text, 1) == 1 && text[0] == 'w');
     int child = fork();

@@ -150,7 +150,7 @@ impl One {
             let changed = [stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec];
             (stat.st_dev, stat.st_ino, stat.st_mode, stat.st_nlink, stat.st_size, changed)
         };
-        lstat(self.evidence.link.as_str()).is_ok_and(|now| key(&now) == key(&self.stat))
+        lstat(self.evidence.link.as_os_str()).is_ok_and(|now| key(&now) == key(&self.stat))
     }
 
     fn looked(&self, read_only: bool) -> Option<Looked> {

@@ -121,7 +121,7 @@ impl Registry {
     /// Makes one known that is not yet.
     pub(super) fn add(&mut self, inode: InodeKey, mut found: Found) -> Result<OpenFileId> {
         let evidence = self.evidence(inode, &found)?;
-        found.name = format!("{} ({})", found.name, evidence.link).into();
+        found.name = format!("{} ({})", found.name, evidence.link.display()).into();
         let place = self.search(inode, found.held.at(self.me))?.err();
         self.insert((inode, place), found, Rc::new(evidence))
     }

@@ -39,6 +39,6 @@ const OTHER: Cause = unsupported("object:unknown", "it is of a kind that is not 
 
 /// Why this object is in the way.
 pub(super) fn cause(seen: &Evidence) -> &'static Cause {
-    let known = KNOWN.iter().find(|(start, _)| seen.link.starts_with(start));
+    let known = KNOWN.iter().find(|(start, _)| seen.is_called(start));
     known.map_or(&OTHER, |(_, cause)| cause)
 }

@@ -2,6 +2,8 @@
 //!
 //! Kernel: `drivers/char/mem.c`, `drivers/char/random.c`. Terminals are another kind; every other
 //! device is refused by name, for what lies behind it is not ours to read.
+use std::path::Path;
+
 use nix::errno::Errno;
 use nix::libc::{S_IFBLK, S_IFCHR, S_IFMT, major, makedev, minor};
 use nix::sys::stat::{fstat, stat};
@@ -71,8 +73,8 @@ impl Object for Device {
     fn check(state: &State, with: &Check) -> Vec<Missing> {
         let mut missing = state.named.check(S_IFCHR, *with, &NAMES);
         let wanted = makedev(state.major, state.minor);
-        let other = |path: &&str| stat(*path).is_ok_and(|stat| stat.st_rdev != wanted);
-        let others = state.named.living().filter(other).map(str::to_owned);
+        let other = |path: &&Path| stat(*path).is_ok_and(|stat| stat.st_rdev != wanted);
+        let others = state.named.living().filter(other).map(|path| path.display().to_string());
         missing.extend(others.map(|object| Missing { object, cause: NAMES.missing }));
         missing
     }

@@ -6,7 +6,7 @@
 //! and time, or the same build ID. Links: `fs/d_path.c`.
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::libc::{S_IFREG, major};
@@ -52,7 +52,7 @@ pub(super) struct State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NamedFile {
     /// Names under which it can be found; at least one.
-    pub(super) paths: Vec<String>,
+    pub(super) paths: Vec<PathBuf>,
     /// Which inode it was.
     pub(super) inode: Inode,
 }
@@ -63,7 +63,7 @@ pub(super) fn named_file(record: &ObjectRecord) -> Option<NamedFile> {
         return None;
     }
     let state = <State as prost::Message>::decode(record.state.as_slice()).ok()?;
-    let paths: Vec<_> = state.named.living().map(str::to_owned).collect();
+    let paths: Vec<_> = state.named.living().map(Path::to_owned).collect();
     let inode = Inode { device: state.device, number: state.inode };
     (!paths.is_empty()).then_some(NamedFile { paths, inode })
 }
@@ -150,7 +150,7 @@ impl Object for Regular {
         let trusted = state.written || put_back || with.accept_changed;
         let living = state.named.living().next().filter(|_| missing.is_empty() && !trusted);
         if let Some(path) = living.filter(|path| !state.is_still(path)) {
-            missing.push(Missing { object: path.to_owned(), cause: CHANGED });
+            missing.push(Missing { object: path.display().to_string(), cause: CHANGED });
         }
         missing
     }
@@ -174,7 +174,7 @@ impl Object for Regular {
 
 impl State {
     /// Whether the file at `path` is what was seen, as far as one can tell without reading it.
-    fn is_still(&self, path: &str) -> bool {
+    fn is_still(&self, path: &Path) -> bool {
         let Ok(now) = stat(path) else { return false };
         let now = sized(&now);
         let key = |state: &Self| (state.size, state.modified, state.modified_nanos);
@@ -224,9 +224,11 @@ mod tests {
     use super::*;
     use nix::fcntl::{AT_FDCWD, AtFlags};
     use nix::unistd::linkat;
+    use std::ffi::OsStr;
     use std::fs;
     use std::io::{Seek, SeekFrom, Write};
     use std::os::fd::AsRawFd;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{FileExt, MetadataExt};
 
     fn ours(path: &Path) -> File {
@@ -239,7 +241,8 @@ mod tests {
     #[test]
     fn a_named_file_is_opened_again() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x (deleted)");
+        // Names need be no text.
+        let path = dir.path().join(OsStr::from_bytes(b"x\xff\n (deleted)"));
         let file = ours(&path);
         let reader = File::open(&path).unwrap();
         let (state, opened) = Bench::default().round_trip::<Regular>(&[file.into(), reader.into()]);

@@ -8,8 +8,10 @@
 //! Kernel: `d_path()` in `fs/d_path.c`, which puts ` (deleted)` behind names that are gone. Ends are
 //! opened by `O_PATH`, which neither blocks nor rewinds, asks or counts anything.
 use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -30,8 +32,9 @@ pub(super) struct Name {
     /// The end of the object that was opened by it.
     #[prost(uint32, tag = "1")]
     end: u32,
-    #[prost(string, tag = "2")]
-    path: String,
+    /// Any bytes, as the kernel takes them.
+    #[prost(bytes = "vec", tag = "2")]
+    path: Vec<u8>,
     /// It is gone: what the tree holds cannot be found by it any more.
     #[prost(bool, tag = "3")]
     gone: bool,
@@ -43,8 +46,8 @@ pub(super) struct Named {
     #[prost(message, repeated, tag = "1")]
     names: Vec<Name>,
     /// A name that lives, if none of those does, but the inode is linked still.
-    #[prost(string, tag = "2")]
-    elsewhere: String,
+    #[prost(bytes = "vec", tag = "2")]
+    elsewhere: Vec<u8>,
     /// Of an inode that is linked nowhere, and has to be made.
     #[prost(message, optional, tag = "3")]
     attributes: Option<Attributes>,
@@ -84,16 +87,33 @@ pub(super) use causes;
 /// The end that stands for the name a link tells. A hash, for claims see one open file at a time.
 pub(super) fn end(seen: &Evidence) -> End {
     let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(16_777_619);
-    End(shown(&seen.link).bytes().fold(2_166_136_261, step))
+    End(shown(seen.link.as_bytes()).iter().copied().fold(2_166_136_261, step))
 }
 
+/// What `d_path()` puts behind names that are gone.
+const GONE: &[u8] = b" (deleted)";
+
 /// A link without the inode number that stands for the name of a file which never had one.
-fn shown(link: &str) -> Cow<'_, str> {
-    let number = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
-    match link.strip_suffix(" (deleted)").and_then(|path| path.rsplit_once("/#")) {
-        Some((folder, name)) if number(name) => format!("{folder}/# (deleted)").into(),
-        _ => link.into(),
+fn shown(link: &[u8]) -> Cow<'_, [u8]> {
+    nameless(link).map_or(link.into(), |folder| [folder, b"/#", GONE].concat().into())
+}
+
+/// The folder of a file that never had a name.
+fn nameless(link: &[u8]) -> Option<&[u8]> {
+    let path = link.strip_suffix(GONE)?;
+    let (folder, name) = path.split_at(path.iter().rposition(|byte| *byte == b'/')?);
+    let number = name.strip_prefix(b"/#")?;
+    (!number.is_empty() && number.iter().all(u8::is_ascii_digit)).then_some(folder)
+}
+
+impl Name {
+    fn path(&self) -> &Path {
+        path_of(&self.path)
     }
+}
+
+fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 impl Named {
@@ -106,7 +126,7 @@ impl Named {
             }
             let stat = fstat(fd).map_err(kernel("fstat"))?;
             let link = link_of(fd.as_fd())?;
-            let link = shown(&link);
+            let link = shown(link.as_bytes());
             let Some((path, gone)) = place(&link, &stat) else {
                 with.obstacle(&causes.hidden);
                 continue;
@@ -142,34 +162,36 @@ impl Named {
     }
 
     /// Names that are gone.
-    pub(super) fn gone(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().filter(|name| name.gone).map(|name| name.path.as_str())
+    pub(super) fn gone(&self) -> impl Iterator<Item = &Path> {
+        self.names.iter().filter(|name| name.gone).map(Name::path)
     }
 
     /// Names under which it can be found.
-    pub(super) fn living(&self) -> impl Iterator<Item = &str> {
-        let own = self.names.iter().filter(|name| !name.gone).map(|name| name.path.as_str());
-        own.chain(Some(self.elsewhere.as_str()).filter(|path| !path.is_empty()))
+    pub(super) fn living(&self) -> impl Iterator<Item = &Path> {
+        let own = self.names.iter().filter(|name| !name.gone).map(Name::path);
+        own.chain(Some(self.elsewhere.as_slice()).filter(|path| !path.is_empty()).map(path_of))
     }
 
     /// The name that this end was opened by, as `/proc/PID/fd` shows it.
     pub(super) fn view(&self, end: End) -> View {
         let own = self.names.iter().find(|name| name.end == end.0);
         let deleted = |name: &Name| if name.gone { " (deleted)" } else { "" };
-        let shown = |name: &Name| View::of(format!("{}{}", name.path, deleted(name)));
+        let shown = |name: &Name| View::of(format!("{}{}", name.path().display(), deleted(name)));
         own.or(self.names.first()).map_or_else(View::default, shown)
     }
 
     /// Names that lead nowhere now, or to something of another type.
     pub(super) fn check(&self, kind: u32, with: Check<'_>, causes: &Causes) -> Vec<Missing> {
-        let there = |path: &str| lstat(path).is_ok_and(|stat| stat.st_mode & S_IFMT == kind);
+        let there = |path: &Path| lstat(path).is_ok_and(|stat| stat.st_mode & S_IFMT == kind);
         let lost = self.living().filter(|path| !with.is_put_back(path) && !there(path));
-        lost.map(|path| Missing { object: path.to_owned(), cause: causes.missing }).collect()
+        let missing =
+            |path: &Path| Missing { object: path.display().to_string(), cause: causes.missing };
+        lost.map(missing).collect()
     }
 
     /// Opens every name, by `O_PATH`; those that are gone are there again for the moment.
     pub(super) fn open_all(&self, causes: &Causes) -> Result<Ends> {
-        let open = |name: &Name| Ok((End(name.end), open_name(Path::new(&name.path), causes)?));
+        let open = |name: &Name| Ok((End(name.end), open_name(name.path(), causes)?));
         Ok(Ends::many(self.names.iter().map(open).collect::<Result<_>>()?))
     }
 
@@ -185,7 +207,7 @@ impl Named {
         let mut source = self.living().next().map(PathBuf::from);
         let mut ends = Vec::new();
         for name in &self.names {
-            let path = Path::new(&name.path);
+            let path = name.path();
             let found =
                 if name.gone { scaffold.raise(path, &mut source, &make)? } else { path.to_owned() };
             ends.push((End(name.end), open_name(&found, causes)?));
@@ -206,7 +228,7 @@ impl Named {
     ) -> Result<Ends> {
         let Some(name) = self.names.first() else { return Ok(Ends::many(Vec::new())) };
         let mut scaffold = Scaffold::default();
-        let path = Path::new(&name.path);
+        let path = name.path();
         scaffold.directories_of(path)?;
         let (folder, mode) = (path.parent().unwrap_or(path), Mode::S_IRUSR | Mode::S_IWUSR);
         let made = open(folder, flags | OFlag::O_CLOEXEC, mode).map_err(kernel("open"))?;
@@ -283,7 +305,11 @@ impl Scaffold {
 
 /// The very name, and what comes close to it should that be taken.
 fn candidates(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let more = (1..100).map(|n| PathBuf::from(format!("{}.{n}", path.display())));
+    let more = (1..100).map(|n| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{n}"));
+        name.into()
+    });
     std::iter::once(path.to_owned()).chain(more)
 }
 
@@ -300,10 +326,9 @@ fn missing(path: &Path, causes: &Causes) -> Error {
 }
 
 /// The link of one of our descriptors.
-pub(super) fn link_of(fd: BorrowedFd<'_>) -> Result<String> {
+pub(super) fn link_of(fd: BorrowedFd<'_>) -> Result<OsString> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let link = fs::read_link(path).map_err(kernel_io("readlink"))?;
-    Ok(link.to_string_lossy().into_owned())
+    Ok(fs::read_link(path).map_err(kernel_io("readlink"))?.into())
 }
 
 /// Opens one of our descriptors once more: another open file of the same inode.
@@ -318,8 +343,8 @@ fn open_place(path: &Path) -> nix::Result<OwnedFd> {
 
 /// The path of a link, and whether it leads nowhere any more; `None` if it leads astray. A file may
 /// well be called `x (deleted)`.
-fn place<'a>(link: &'a str, stat: &FileStat) -> Option<(&'a str, bool)> {
-    if !link.starts_with('/') {
+fn place<'a>(link: &'a [u8], stat: &FileStat) -> Option<(&'a [u8], bool)> {
+    if !link.starts_with(b"/") {
         return None;
     }
     let there = lstat(link);
@@ -327,8 +352,8 @@ fn place<'a>(link: &'a str, stat: &FileStat) -> Option<(&'a str, bool)> {
         return Some((link, false));
     }
     // Of what told of a process that has ended only the folder is marked so.
-    let of_the_dead = there.is_err() && link.starts_with("/proc/");
-    let path = link.strip_suffix(" (deleted)").or(of_the_dead.then_some(link));
+    let of_the_dead = there.is_err() && link.starts_with(b"/proc/");
+    let path = link.strip_suffix(GONE).or(of_the_dead.then_some(link));
     path.map(|path| (path, true))
 }
 
@@ -337,13 +362,13 @@ fn same(one: &FileStat, other: &FileStat) -> bool {
 }
 
 /// Another link of the same inode, in the directory of a name that is gone.
-fn neighbour(name: &Name, stat: &FileStat) -> Option<String> {
-    let entries = fs::read_dir(Path::new(&name.path).parent()?).ok()?;
+fn neighbour(name: &Name, stat: &FileStat) -> Option<Vec<u8>> {
+    let entries = fs::read_dir(name.path().parent()?).ok()?;
     let mut links = entries.flatten().filter(|entry| entry.ino() == stat.st_ino);
     let found = links.find(|entry| {
         entry.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (stat.st_dev, stat.st_ino))
     })?;
-    found.path().to_str().map(str::to_owned)
+    Some(found.path().into_os_string().into_vec())
 }
 
 /// `mkdir`, for directories that are gone.

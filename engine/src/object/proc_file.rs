@@ -51,12 +51,12 @@ impl Object for ProcFile {
 
     fn collect(with: &mut Collect<'_>) -> Result<State> {
         let named = Named::names(with, &NAMES)?;
-        let dead = named.gone().find_map(owner).map(|(pid, _)| pid);
+        let dead = named.gone().find_map(|path| owner(path.to_str()?)).map(|(pid, _)| pid);
         let again = dead.is_some_and(|pid| with.tree.member(pid).is_some());
         if named.gone().next().is_some() && dead.is_none() || again {
             with.obstacle(&STRANGER);
         }
-        let whose: Vec<_> = named.living().filter_map(owner).collect();
+        let whose: Vec<_> = named.living().filter_map(|path| owner(path.to_str()?)).collect();
         for (pid, thread) in whose {
             if with.tree.member(pid).is_none() {
                 with.obstacle(&STRANGER);

@@ -39,7 +39,7 @@ impl Object for Shmem {
 
     fn claims(seen: &Evidence) -> Option<Claim> {
         let small = seen.shm && seen.link == "/dev/zero (deleted)";
-        let sysv = seen.shm && seen.link.starts_with("/SYSV");
+        let sysv = seen.shm && seen.is_called("/SYSV");
         let huge = seen.filesystem == HUGETLBFS && seen.link == "/anon_hugepage (deleted)";
         (small || sysv || huge).then(|| Claim::whole(Identity::Inode(seen.inode)))
     }
@@ -48,10 +48,11 @@ impl Object for Shmem {
         let Some((_, any)) = with.files.first() else { return Ok(State::default()) };
         let stat = fstat(any).map_err(kernel("fstat"))?;
         let link = link_of(any.as_fd())?;
-        if link.starts_with("/SYSV") {
+        let is_called = |beginning: &[u8]| link.as_encoded_bytes().starts_with(beginning);
+        if is_called(b"/SYSV") {
             with.obstacle(&SYSV);
         }
-        let huge = link.starts_with("/anon_hugepage");
+        let huge = is_called(b"/anon_hugepage");
         let huge = if huge { stat.st_blksize.trailing_zeros() } else { 0 };
         with.keep_file(reopen(any.as_fd(), OFlag::O_RDONLY)?);
         Ok(State { size: stat.st_size.unsigned_abs(), huge })
