@@ -1,9 +1,10 @@
 //! The threads: each takes work and does all of it, so that what it has read is still in its cache when
 //! it names, compresses and writes it.
 //!
-//! They are one more than processors, for some wait for the disk; more than that push what others are at
-//! out of the caches. After a failure work is taken and dropped, so that nobody waits.
+//! They are as many as processors: more of them push what others are at out of the caches. After a failure
+//! work is taken and dropped, so that nobody waits.
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,10 +17,8 @@ use crate::leaf::BLOCK;
 
 /// How much work may wait.
 const WAITING: usize = 4;
-/// So many threads may wait for the disk while others work.
-const AT_THE_DISK: usize = 1;
-/// More than that many processors have no disk that keeps up.
-const PROCESSORS: usize = 4;
+/// One may wait for the disk while another works; and no disk keeps up with more.
+const THREADS: RangeInclusive<usize> = 2..=4;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -36,7 +35,7 @@ impl Pool {
             std::thread::spawn(move || Worker::new(&shared).run(&waiting))
         };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = processors.min(PROCESSORS) + AT_THE_DISK;
+        let threads = processors.clamp(*THREADS.start(), *THREADS.end());
         Self { work, threads: (0..threads).map(start).collect() }
     }
 
