@@ -179,7 +179,7 @@ impl<'a> Restorer<'a> {
             planted: BTreeSet::new(),
             parking: place + len + 0x1000,
             special: memory::special(&maps),
-            xfeatures: crate::arch::frame::xfeatures(),
+            xfeatures: crate::arch::xsave::xfeatures(),
             halted: BTreeSet::new(),
             verify: false,
         })

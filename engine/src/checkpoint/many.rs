@@ -5,8 +5,8 @@ use crate::tracee::other_threads;
 
 /// From so many on, beside the leaders, looking at all at once is worth preparing it.
 const MANY: usize = 48;
-/// What the registers of one take, AMX included.
-const BYTES: usize = 12 << 10;
+/// What the registers of one take, without tiles.
+const BYTES: usize = 3 << 10;
 
 /// While this lives, the allocator holds room whose pages are there: to make them takes longer than reading
 /// what goes there. An allocator keeps what was freed below something that lives.

@@ -13,7 +13,7 @@ use nix::libc;
 use super::blanks::{died, done};
 use super::memory::tid;
 use super::{Restorer, hold};
-use crate::arch::{blank, frame};
+use crate::arch::{blank, frame, xsave};
 use crate::attribute::is_pending;
 use crate::checkpoint::Standing;
 use crate::error::{Error, Obstacle, Result, kernel};
@@ -122,7 +122,7 @@ impl Restorer<'_> {
             self.transport.close(&mut batch);
         }
         if tids.iter().any(|tid| self.has_tiles(*tid)) {
-            let tiles = frame::TILE_DATA;
+            let tiles = xsave::TILE_DATA;
             let args = [ARCH_REQ_XCOMP_PERM.into(), tiles.into()];
             batch.call("arch_prctl", libc::SYS_arch_prctl, args);
         }
@@ -131,7 +131,7 @@ impl Restorer<'_> {
 
     fn has_tiles(&self, tid: Tid) -> bool {
         let thread = self.inventory.threads.get(&tid);
-        thread.is_some_and(|thread| frame::holds(&thread.xstate) >> frame::TILE_DATA & 1 != 0)
+        thread.is_some_and(|thread| xsave::holds(&thread.xstate) >> xsave::TILE_DATA & 1 != 0)
     }
 
     /// Segment bases and rseq area; then on to the gate with a frame. All at once, then wait.
@@ -164,7 +164,8 @@ impl Restorer<'_> {
             let at = block.data_address(0).next_multiple_of(64);
             let offset = usize::try_from(at - block.data_address(0)).unwrap_or(0);
             let Thread { registers, xstate, blocked, .. } = thread;
-            let bytes = frame::build(at, registers, xstate, self.xfeatures, *blocked);
+            let bytes =
+                frame::build(at, registers, &xsave::whole(xstate), self.xfeatures, *blocked);
             block.put(offset, &bytes).map_err(kernel("rt_sigreturn"))?;
             let gate = self.blanks.area.gate_address().cast_signed();
             let stack = (at + 8).cast_signed();

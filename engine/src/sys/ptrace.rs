@@ -5,11 +5,13 @@
 //! OS thread has seized; the kernel answers ESRCH for any other, and for one that runs or has died.
 use std::cell::RefCell;
 use std::ffi::c_void;
+use std::sync::LazyLock;
 
 use nix::Result;
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::arch::xsave;
 use crate::thread::Rseq;
 
 /// Requests of `include/uapi/linux/ptrace.h` that libc lacks or names for some targets only.
@@ -164,14 +166,28 @@ thread_local! {
     static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; XSTATE_MAX]);
 }
 
-/// The raw xsave area.
+/// The raw xsave area; without tile registers, if none is in use.
 pub(crate) fn xstate(tid: i32) -> Result<Vec<u8>> {
+    static BEFORE_TILES: LazyLock<Option<usize>> = LazyLock::new(xsave::before_tiles);
     ROOM.with_borrow_mut(|room| {
-        let (base, length) = (room.as_mut_ptr().cast(), room.len());
-        let mut vector = libc::iovec { iov_base: base, iov_len: length };
-        ptrace(request::GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast())?;
-        Ok(room.get(..vector.iov_len).unwrap_or_default().to_vec())
+        if let Some(length) = *BEFORE_TILES
+            && let Some(room) = room.get_mut(..length)
+        {
+            let area = xstate_of(tid, room)?;
+            if !xsave::holds_tiles(area) {
+                return Ok(area.to_vec());
+            }
+        }
+        Ok(xstate_of(tid, room)?.to_vec())
     })
+}
+
+/// As much of it as there is room for.
+fn xstate_of(tid: i32, room: &mut [u8]) -> Result<&[u8]> {
+    let (base, length) = (room.as_mut_ptr().cast(), room.len());
+    let mut vector = libc::iovec { iov_base: base, iov_len: length };
+    ptrace(request::GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast())?;
+    Ok(room.get(..vector.iov_len).unwrap_or_default())
 }
 
 /// Sets it; nothing for none.
@@ -179,7 +195,7 @@ pub(crate) fn set_xstate(tid: i32, area: &[u8]) -> Result<()> {
     if area.is_empty() {
         return Ok(());
     }
-    let mut area = area.to_vec();
+    let mut area = xsave::whole(area);
     let mut vector = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: area.len() };
     ptrace(request::SETREGSET, tid, NT_X86_XSTATE, (&raw mut vector).cast()).map(drop)
 }

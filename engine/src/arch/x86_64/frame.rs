@@ -2,6 +2,7 @@
 //!
 //! Kernel: `arch/x86/kernel/signal_64.c`, `arch/x86/include/uapi/asm/sigcontext.h`. The segment
 //! bases are not part of it: they are set before.
+use super::xsave::HEADER;
 use crate::thread::Registers;
 
 /// `UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS`.
@@ -14,8 +15,6 @@ const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
 /// Where `struct _fpx_sw_bytes` begins in the legacy area.
 const SOFTWARE: usize = 464;
-/// Where the xsave header, and in it the mask of what is there, begins.
-const HEADER: usize = 512;
 /// Bytes before the xsave area: frame, signal information, alignment.
 const HEAD: usize = 576;
 
@@ -69,20 +68,4 @@ pub(crate) fn build(
     }
     frame.extend_from_slice(&MAGIC2.to_ne_bytes());
     frame
-}
-
-/// The mask of what a raw xsave area holds (`xstate_bv`).
-pub(crate) fn holds(xstate: &[u8]) -> u64 {
-    let mask = xstate.get(HEADER..HEADER + 8).and_then(|mask| mask.first_chunk());
-    mask.map_or(0, |mask| u64::from_ne_bytes(*mask))
-}
-
-/// `XTILEDATA`: a mask bit, and the number that `ARCH_REQ_XCOMP_PERM` takes.
-pub(crate) const TILE_DATA: u32 = 18;
-
-/// `XCR0`: what the kernel has enabled, and so what an xsave area may hold (xgetbv).
-pub(crate) fn xfeatures() -> u64 {
-    let has = std::arch::x86_64::__cpuid(1).ecx >> 27 & 1 != 0;
-    // SAFETY: OSXSAVE, just found, means that the instruction may be used here.
-    if has { unsafe { std::arch::x86_64::_xgetbv(0) } } else { 0 }
 }
