@@ -138,7 +138,7 @@ impl<'a> Collector<'a> {
         let Some(all) = familiar.recognise(pid) else {
             return numbers(pid)?.into_iter().try_for_each(|number| self.ask_of(&mut of, number));
         };
-        self.registry.expect(all.len());
+        self.registry.make_room_for(all.len());
         let mut known = Vec::with_capacity(all.len());
         for (slot, one) in all {
             let Some(one) = one else {

@@ -108,7 +108,7 @@ impl Registry {
     }
 
     /// So many are about to become known.
-    pub(super) fn expect(&mut self, count: usize) {
+    pub(super) fn make_room_for(&mut self, count: usize) {
         self.found.reserve(count);
         self.by_inode.reserve(count);
     }
