@@ -114,7 +114,12 @@ static void work(void *(*talk)(void *), int in, int out) {
     leave_term();
     MUST(!pthread_create(&threads[0], NULL, talk, ends));
     for (uintptr_t i = 1; i < 3; i++) MUST(!pthread_create(&threads[i], NULL, transfer, (void *)i));
-    if (talk == start_and_count) until_told(), shared->stop = 1;
+    if (talk == start_and_count) {
+        // Once a number has come back, the child has all its books too.
+        while (*(volatile uint64_t *)last < 2) usleep(1000);
+        until_told();
+        shared->stop = 1;
+    }
     for (int i = 0; i < 3; i++) MUST(!pthread_join(threads[i], NULL));
     close_books();
 }
