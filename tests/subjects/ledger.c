@@ -28,6 +28,7 @@ static struct shared {
 } *shared;
 
 static struct book books[4];
+static _Atomic unsigned begun;
 static unsigned own_cells = OWN_CELLS, written_cells = OWN_CELLS;
 
 static uint64_t *area(unsigned cells, int advice) {
@@ -44,6 +45,7 @@ static uint64_t *cell(struct book *book, uint64_t random) {
 
 static void *transfer(void *seed) {
     uint64_t random = (uintptr_t)seed * 88172645463325252u + getpid();
+    begun++;
     while (!shared->stop) {
         random ^= random << 13, random ^= random >> 7, random ^= random << 17;
         struct book *book = &books[random % 4];
@@ -112,10 +114,11 @@ static void work(void *(*talk)(void *), int in, int out) {
     last = &count;
     open_books();
     leave_term();
-    MUST(!pthread_create(&threads[0], NULL, talk, ends));
     for (uintptr_t i = 1; i < 3; i++) MUST(!pthread_create(&threads[i], NULL, transfer, (void *)i));
+    while (begun < 2) usleep(1000);
+    MUST(!pthread_create(&threads[0], NULL, talk, ends));
     if (talk == start_and_count) {
-        // Once a number has come back, the child has all its books too.
+        // Once a number has come back, the child has all its books, and its threads, too.
         while (*(volatile uint64_t *)last < 2) usleep(1000);
         until_told();
         shared->stop = 1;

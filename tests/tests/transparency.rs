@@ -96,8 +96,10 @@ trial!(alone the_keeper_does_not_grow, 600, |lab| {
     // Old snapshots go behind the back of who waits for the newest, and files are open meanwhile.
     let limit = Duration::from_secs(30);
     tests::eventually("three are kept", limit, || workload.snapshots().len() <= 3);
-    tests::eventually(&format!("no more than {descriptors} descriptors"), limit, || {
-        size(workload.keeper()).1 <= descriptors
+    // SQLite keeps some of its own until nobody holds a lock of the same file.
+    let most = descriptors + 4;
+    tests::eventually(&format!("no more than {most} descriptors"), limit, || {
+        size(workload.keeper()).1 <= most
     });
     let (memory_after, _) = size(workload.keeper());
     assert!(memory_after < memory + (8 << 10), "from {memory} to {memory_after} KiB");
