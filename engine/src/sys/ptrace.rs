@@ -5,7 +5,6 @@
 //! OS thread has seized; the kernel answers ESRCH for any other, and for one that runs or has died.
 use std::cell::RefCell;
 use std::ffi::c_void;
-use std::sync::LazyLock;
 
 use nix::Result;
 use nix::errno::Errno;
@@ -168,9 +167,8 @@ thread_local! {
 
 /// The raw xsave area; without tile registers, if none is in use.
 pub(crate) fn xstate(tid: i32) -> Result<Vec<u8>> {
-    static BEFORE_TILES: LazyLock<Option<usize>> = LazyLock::new(xsave::before_tiles);
     ROOM.with_borrow_mut(|room| {
-        if let Some(length) = *BEFORE_TILES
+        if let Some(length) = xsave::before_tiles()
             && let Some(room) = room.get_mut(..length)
         {
             let area = xstate_of(tid, room)?;

@@ -5,11 +5,23 @@
 //!
 //! Kernel: `arch/x86/kernel/fpu/`; Intel SDM volume 1, chapter 13.
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::sync::LazyLock;
 
 /// Where the header, and in it the mask of what is there, begins.
 pub(super) const HEADER: usize = 512;
 /// The leaf of CPUID that tells where everything is.
 const LEAF: u32 = 0xd;
+/// How many bytes a whole area has here. Where a hypervisor tells, each question takes microseconds.
+static BYTES: LazyLock<usize> = LazyLock::new(|| __cpuid_count(LEAF, 0).ebx as usize);
+/// How many of them lie before tile registers; `None` if there are none here, or not behind everything else.
+static BEFORE_TILES: LazyLock<Option<usize>> = LazyLock::new(|| {
+    let features = xfeatures();
+    let place = |feature: u32| __cpuid_count(LEAF, feature).ebx;
+    let tiles = place(TILE_CONFIG);
+    let others = (2..63).filter(|one| ![TILE_CONFIG, TILE_DATA].contains(one));
+    let last = others.filter(|one| features >> one & 1 != 0).all(|one| place(one) < tiles);
+    (features >> TILE_CONFIG & 3 == 3 && last).then_some(tiles as usize)
+});
 /// `XTILECFG`, before which everything else lies.
 const TILE_CONFIG: u32 = 17;
 /// `XTILEDATA`: a mask bit, and the number that `ARCH_REQ_XCOMP_PERM` takes.
@@ -33,22 +45,16 @@ pub(crate) fn xfeatures() -> u64 {
     if has { unsafe { _xgetbv(0) } } else { 0 }
 }
 
-/// How many bytes of an area lie before tile registers; `None` if there are none here, or not behind
-/// everything else.
+/// How many bytes of an area lie before tile registers, if these are behind everything else.
 pub(crate) fn before_tiles() -> Option<usize> {
-    let features = xfeatures();
-    let place = |feature: u32| __cpuid_count(LEAF, feature).ebx;
-    let tiles = place(TILE_CONFIG);
-    let others = (2..63).filter(|one| ![TILE_CONFIG, TILE_DATA].contains(one));
-    let last = others.filter(|one| features >> one & 1 != 0).all(|one| place(one) < tiles);
-    (features >> TILE_CONFIG & 3 == 3 && last).then_some(tiles as usize)
+    *BEFORE_TILES
 }
 
 /// An area as the kernel takes it here: what it lacks is not in use, nor is what this machine lacks.
 pub(crate) fn whole(xstate: &[u8]) -> Vec<u8> {
     let mut area = xstate.to_vec();
     if !area.is_empty() {
-        area.resize(__cpuid_count(LEAF, 0).ebx as usize, 0);
+        area.resize(*BYTES, 0);
     }
     area
 }
