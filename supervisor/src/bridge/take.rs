@@ -182,14 +182,15 @@ fn take(
     if !plan.keep_files {
         capture.read_ahead(&of_running(plan.roots), &mut sink)?;
     }
-    let familiar = familiar(plan, foresee, externals);
+    let pids = family::of(plan.roots);
+    let familiar = familiar(plan, foresee, (&pids, externals));
     if !plan.keep_files {
         capture.foresee(familiar.files(), &mut sink)?;
     }
     // If it comes to nothing before they tell, nobody knows what they knew.
     let mut known = trackers.as_mut().map(std::mem::take);
     let watching = known.as_deref_mut().unwrap_or_default();
-    let ahead = Ahead::of(plan, foresee, familiar, (watching, before.as_ref()));
+    let ahead = Ahead::of(plan, foresee, (&pids, familiar), (watching, before.as_ref()));
     capture.catch_up();
     let taken_at = Utc::now();
     let frozen = Frozen::freeze(plan.roots, plan.deadline)?;
@@ -242,16 +243,15 @@ impl Ahead {
     fn of(
         plan: &Plan<'_>,
         foresee: bool,
-        familiar: Familiar,
+        (pids, familiar): (&[Pid], Familiar),
         (watching, parent): (&mut [Tracking], Option<&Inventory>),
     ) -> Self {
-        let pids = family::of(plan.roots);
         let foresight = match (foresee, plan.stop) {
             (false, _) => Foresight::default(),
-            (true, true) => Foresight::of_most(&pids),
-            (true, false) => Foresight::of(&pids, watching, parent),
+            (true, true) => Foresight::of_most(pids),
+            (true, false) => Foresight::of(pids, watching, parent),
         };
-        let room = if plan.stop { Vec::new() } else { session::room(&pids, &foresight) };
+        let room = if plan.stop { Vec::new() } else { session::room(pids, &foresight) };
         let Plan { close_tcp, private, .. } = *plan;
         let runs_on = !plan.stop;
         let looked = Options { foresight, familiar, ..Options::default() };
@@ -261,11 +261,11 @@ impl Ahead {
 }
 
 /// What is open, if the tree shall run on.
-fn familiar(plan: &Plan<'_>, foresee: bool, externals: &[External]) -> Familiar {
+fn familiar(plan: &Plan<'_>, foresee: bool, (pids, externals): (&[Pid], &[External])) -> Familiar {
     if !foresee || plan.stop {
         return Familiar::default();
     }
-    Familiar::of(&family::of(plan.roots), externals)
+    Familiar::of(pids, externals)
 }
 
 fn refused(inventoried: Inventoried) -> Error {
