@@ -93,6 +93,14 @@ impl Lab {
         Snapd::new(&self.folder)
     }
 
+    /// Which tracker this kernel has.
+    pub fn tracker(&self) -> &'static str {
+        let doctor = self.snapd().call(&["doctor", "--json"]).json();
+        let features = doctor["features"].as_array().unwrap();
+        let marks = features.iter().find(|feature| feature["name"] == "soft-dirty").unwrap();
+        if marks["available"].as_bool().unwrap() { "soft-dirty" } else { "write-protect" }
+    }
+
     /// Dumps the tree of `program` into `images`; it is dead then, and its images are durable.
     pub fn dump(&self, program: &Program, images: &str) -> Outcome {
         let pid = program.pid().to_string();

@@ -125,18 +125,10 @@ impl<'a> Book<'a> {
     }
 }
 
-/// Which tracker this kernel has.
-fn tracker(lab: &Lab) -> &'static str {
-    let doctor = lab.snapd().call(&["doctor", "--json"]).json();
-    let features = doctor["features"].as_array().unwrap();
-    let marks = features.iter().find(|feature| feature["name"] == "soft-dirty").unwrap();
-    if marks["available"].as_bool().unwrap() { "soft-dirty" } else { "write-protect" }
-}
-
 /// The first snapshot after each restore is whole; the second takes from it what has not changed since. Who has
 /// little is not tracked.
 fn tracked(lab: &Lab, holder: Holder) {
-    let tracker = if holder == Holder::Copy { "full" } else { tracker(lab) };
+    let tracker = if holder == Holder::Copy { "full" } else { lab.tracker() };
     let book = Book::open(lab, holder);
     for _ in 0..restores() {
         assert_eq!(book.checkpoint(tracker), 100);

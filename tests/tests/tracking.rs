@@ -34,15 +34,6 @@ fn worker() -> Option<i32> {
     })
 }
 
-/// Which one this kernel has.
-fn tracker(lab: &Lab) -> &'static str {
-    let doctor: Value =
-        serde_json::from_str(&lab.snapd().call(&["doctor", "--json"]).stdout).unwrap();
-    let features = doctor["features"].as_array().unwrap();
-    let marks = features.iter().find(|feature| feature["name"] == "soft-dirty").unwrap();
-    if marks["available"].as_bool().unwrap() { "soft-dirty" } else { "write-protect" }
-}
-
 fn come_back(lab: &Lab) {
     lab.snapd().call(&["restore", "watched", "--replace"]).ok();
 }
@@ -53,7 +44,7 @@ trial!(
     let workload = run(lab, &[], "memory.c", &["64"]);
     workload.checkpoint();
     let first = newest(&workload);
-    assert_eq!(first["tracker"], tracker(lab));
+    assert_eq!(first["tracker"], lab.tracker());
     assert_eq!(bytes(&first, "changed_bytes"), bytes(&first, "memory_bytes"));
     workload.checkpoint();
     let second = newest(&workload);
