@@ -8,7 +8,7 @@
 //! Kernel: `d_path()` in `fs/d_path.c`, which puts ` (deleted)` behind names that are gone. Ends are
 //! opened by `O_PATH`, which neither blocks nor rewinds, asks or counts anything.
 use std::borrow::Cow;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -25,6 +25,7 @@ use super::inode::Attributes;
 use super::{Check, Collect, Ends, Evidence, Missing, View};
 use crate::error::{Cause, Error, Obstacle, Result, kernel, kernel_io};
 use crate::inventory::End;
+use crate::procfs::link_of;
 
 /// One name.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -91,7 +92,7 @@ pub(super) fn end(seen: &Evidence) -> End {
 }
 
 /// What `d_path()` puts behind names that are gone.
-const GONE: &[u8] = b" (deleted)";
+pub(super) const GONE: &[u8] = b" (deleted)";
 
 /// A link without the inode number that stands for the name of a file which never had one.
 fn shown(link: &[u8]) -> Cow<'_, [u8]> {
@@ -323,12 +324,6 @@ fn open_name(path: &Path, causes: &Causes) -> Result<OwnedFd> {
 fn missing(path: &Path, causes: &Causes) -> Error {
     let object = path.display().to_string();
     Error::Refused(vec![Obstacle { pid: None, object, cause: causes.missing }])
-}
-
-/// The link of one of our descriptors.
-pub(super) fn link_of(fd: BorrowedFd<'_>) -> Result<OsString> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    Ok(fs::read_link(path).map_err(kernel_io("readlink"))?.into())
 }
 
 /// Opens one of our descriptors once more: another open file of the same inode.

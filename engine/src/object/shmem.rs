@@ -10,9 +10,10 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
 
 use super::evidence::HUGETLBFS;
-use super::named::{link_of, reopen};
+use super::named::reopen;
 use super::{Build, Claim, Collect, Ends, Evidence, Identity, Object};
 use crate::error::{Cause, Error, Result, kernel};
+use crate::procfs::link_of;
 use crate::sys::anonymous;
 
 pub(super) struct Shmem;

@@ -4,11 +4,10 @@
 //! file is somewhere else for whoever looks from elsewhere, may be gone, or may belong to a socket
 //! that this one was accepted from. So it is bound in a thread that has a root and a working
 //! directory of its own; if there must be no file, inside a file system that only this thread sees.
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::readlink;
 use nix::libc::AF_UNIX;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -18,6 +17,7 @@ use super::super::Build;
 use super::makers::Maker;
 use super::through_proc;
 use crate::error::{Error, Result, kernel, kernel_io};
+use crate::procfs::link_of;
 use crate::sys::net;
 
 /// A name, and its file if that is its own and still there.
@@ -109,9 +109,8 @@ pub(crate) fn file_of(fd: BorrowedFd<'_>) -> Result<Option<(OwnedFd, String)>> {
         Err(Errno::ENOENT) => return Ok(None),
         Err(errno) => return Err(Error::Kernel("ioctl", errno)),
     };
-    let link = readlink(&*format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let link = link.map_err(kernel("readlink"))?.to_string_lossy().into_owned();
-    Ok(Some((file, link)))
+    let link = link_of(file.as_fd())?;
+    Ok(Some((file, link.to_string_lossy().into_owned())))
 }
 
 /// Connects `fd` to the socket with this file, or with this name if it has none.
