@@ -109,9 +109,8 @@ impl Tracer for Standing {
         let pids = members.keys().copied().collect();
         let collector = Collector::new(pids, options.externals, &options.familiar)?;
         let (copy, trackers, as_before) = (&mut self.copy, &mut self.trackers, &mut self.as_before);
-        let inventory_of = &mut inventory;
         let mut work = Work {
-            inventory: inventory_of,
+            inventory: &mut inventory,
             collector,
             copy,
             options,

@@ -161,8 +161,7 @@ impl<'a> Collector<'a> {
         let info: Rc<str> = info.map_err(kernel_io("read"))?.into();
         let cloexec = Fields::parse(&info).take_number("flags", 8).unwrap_or(0) & CLOEXEC != 0;
         let told = Told::Info(Rc::clone(&info));
-        let open_file = if let Some(one) = self.familiar.descriptor((pid, number), me) {
-            let held = one.held().unwrap_or(Held::Theirs(pid, number));
+        let open_file = if let Some((one, held)) = self.familiar.descriptor((pid, number), me) {
             self.registry.recall(one, (pid, held), told)?
         } else {
             let fd = of.take(number)?;
@@ -215,7 +214,7 @@ impl<'a> Collector<'a> {
     /// `/proc/PID/map_files`, its executable, a directory) an open file of its own. `name` is for
     /// people.
     pub(crate) fn opened(&mut self, pid: Pid, fd: OwnedFd, name: &str) -> Result<OpenFileId> {
-        let link = link_of(&fd)?;
+        let link = procfs::link_of(fd.as_fd())?;
         let (stat, info) = (fstat(&fd).map_err(kernel("fstat"))?, info_of(&fd)?);
         let flags = Fields::parse(&info).take_number("flags", 8).unwrap_or(0);
         let inode = (stat.st_dev, stat.st_ino);
@@ -292,11 +291,6 @@ fn numbers(pid: Pid) -> Result<Vec<RawFd>> {
 /// The fdinfo of one of ours.
 fn info_of(fd: &OwnedFd) -> Result<String> {
     procfs::text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).map_err(kernel_io("read"))
-}
-
-fn link_of(fd: &OwnedFd) -> Result<OsString> {
-    let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    Ok(link.map_err(kernel_io("readlink"))?.into())
 }
 
 #[cfg(test)]

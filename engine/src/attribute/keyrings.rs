@@ -55,11 +55,9 @@ impl Attribute for Keyrings {
         };
         for (keyring, what) in [(thread, "the thread keyring"), (process, "the process keyring")] {
             match keyring.value() {
-                Ok(_) => seen.obstacle(what, &OWN),
                 Err(Error::Kernel(_, Errno::ENOKEY | Errno::ENOSYS)) => {}
-                // Revoked or expired, or not even its owner's to see.
-                Err(Error::Kernel(..)) => seen.obstacle(what, &OWN),
-                Err(error) => return Err(error),
+                // There; or revoked or expired, or not even its owner's to see.
+                _ => seen.obstacle(what, &OWN),
             }
         }
         // Without keyrings there is nothing to ask for.

@@ -84,11 +84,15 @@ impl Familiar {
     }
 
     /// The open file behind a descriptor, if it is as it was.
-    pub(super) fn descriptor(&self, (pid, number): (Pid, RawFd), me: Pid) -> Option<&Rc<One>> {
+    pub(super) fn descriptor(
+        &self,
+        (pid, number): (Pid, RawFd),
+        me: Pid,
+    ) -> Option<(&Rc<One>, Held)> {
         let one = self.descriptors.get(&(pid, number))?;
-        let ours = one.held()?.at(me);
-        let same = kcmp::files((pid, number), ours).is_ok_and(Ordering::is_eq);
-        (same && one.is_as_it_was()).then_some(one)
+        let held = one.held()?;
+        let same = kcmp::files((pid, number), held.at(me)).is_ok_and(Ordering::is_eq);
+        (same && one.is_as_it_was()).then_some((one, held))
     }
 
     /// All descriptors of a process, at once.

@@ -1,4 +1,4 @@
-//! Every open file of the tree, once, with our duplicate of it.
+//! Every open file of the tree, once, and where it is to be had.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
