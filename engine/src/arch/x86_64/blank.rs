@@ -250,15 +250,16 @@ pub(crate) fn clone_into(args: &CloneArgs, code: u64, block: u64) -> nix::Result
     // In the parent only rax, rcx and r11 change; in the child nothing here ever returns.
     unsafe {
         asm!(
-            "xchg rbx, {block}",
+            "xchg rbx, r8",
             "syscall",
             "test rax, rax",
             "jnz 2f",
-            "jmp {code}",
+            "jmp r9",
             "2:",
-            "xchg rbx, {block}",
-            block = inout(reg) block => _,
-            code = in(reg) code,
+            "xchg rbx, r8",
+            // By name: of any registers, `code` might be given rbx, which is the block by then.
+            inout("r8") block => _,
+            in("r9") code,
             inlateout("rax") result,
             in("rdi") std::ptr::from_ref(args),
             in("rsi") size_of::<CloneArgs>(),
